@@ -1,0 +1,51 @@
+"""Prune and quantize Keras 3 models during ``model.fit``, convert them to TFLite, and measure the files.
+
+Names are imported when they are first used, so that ``import tfcompress`` loads neither Keras nor TensorFlow.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "MagnitudePruning": "pruning",
+    "QuantizationAwareTraining": "qat",
+    "Conversion": "conversion",
+    "convert": "conversion",
+    "Measurement": "records",
+    "measure": "measurement",
+    "report": "report",
+    "Target": "targets",
+    "TARGETS": "targets",
+    "TfcompressError": "errors",
+}
+_MODULES = ("errors", "masks", "metrics", "observers", "points", "schedules", "targets")
+
+__all__ = ["__version__", *_HOMES, *_MODULES]
+
+if TYPE_CHECKING:
+    from . import errors, masks, metrics, observers, points, schedules, targets
+    from .conversion import Conversion, convert
+    from .errors import TfcompressError
+    from .measurement import measure
+    from .pruning import MagnitudePruning
+    from .qat import QuantizationAwareTraining
+    from .records import Measurement
+    from .report import report
+    from .targets import TARGETS, Target
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        # A function that has its module's name (report) replaces the module as an attribute of the package.
+        value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'tfcompress' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

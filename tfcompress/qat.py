@@ -1,0 +1,291 @@
+"""Quantization-aware training as a Keras callback: the model is fake-quantized during ``fit`` and plain afterwards.
+
+The callback intercepts layer calls in place: weights are fake-quantized for the duration of a layer's call, and each
+point (see ``points``) passes a range tracker. What it learns, the ranges, travels with ``model.save``. It does not
+convert anything.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from . import fake_quantization, interception, points
+from .errors import TrainingError
+from .ranges import RangeAsset, TrainedRanges, hash_weights
+
+__all__ = ["QuantizationAwareTraining", "check_backend", "trained_ranges"]
+
+
+def check_backend() -> None:
+    """Raises ``TrainingError`` unless Keras runs on TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise TrainingError(
+            f"The callbacks need Keras on TensorFlow. Received: the {keras.backend.backend()} backend. "
+            "Set KERAS_BACKEND=tensorflow before Keras is imported."
+        )
+
+
+def trained_ranges(model: keras.Model) -> TrainedRanges | None:
+    """Returns the ranges that a callback learned on ``model`` in this process, None where there are none."""
+    asset = vars(model).get("save_assets")
+    return asset.ranges() if isinstance(asset, RangeAsset) else None
+
+
+class QuantizationAwareTraining(keras.callbacks.Callback):
+    """Trains a model with the rounding of its int8 ``.tflite`` file in place.
+
+    In ``fit``, validation included, and in ``model.evaluate(..., callbacks=[qat])`` and
+    ``model.predict(..., callbacks=[qat])`` the model computes as the file will; without the callback it is the float
+    model. The model stays as it is: nothing to strip, and ``model.save`` writes an ordinary Keras file that also holds
+    the ranges.
+
+    Weights are symmetric per output channel, activations asymmetric per tensor over the moving average of each batch's
+    lowest and highest value. The average starts from the first batch (a plain mean of the first 1 / (1 - momentum)
+    batches) and stands still from ``freeze_epoch`` on, so that the last epochs train against the file's own grid.
+
+    Args:
+        begin_epoch: first epoch, from 0, that is fake-quantized. Default: 0.
+        freeze_epoch: first epoch whose ranges stand still, or None for the last epoch of a fit that has at least three
+            fake-quantized ones. Default: None.
+        momentum: weight of the past in the moving average, in [0, 1). Default: 0.99.
+
+    Raises:
+        ValueError: a negative epoch, ``freeze_epoch`` not after ``begin_epoch``, momentum outside [0, 1).
+        TrainingError: Keras does not run on TensorFlow; evaluation before any training.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> keras.utils.set_random_seed(0)
+        >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])
+        >>> model.compile("sgd", "mse")
+        >>> x, y = np.random.rand(64, 4).astype("float32"), np.random.rand(64, 2).astype("float32")
+        >>> qat = QuantizationAwareTraining()
+        >>> history = model.fit(x, y, epochs=1, verbose=0, callbacks=[qat])
+        >>> sorted(qat.ranges)
+        ['head', 'input:x']
+
+    Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only
+    inference", 2018, https://arxiv.org/abs/1712.05877. We do not fold BatchNorm while training: a scale per channel
+    makes the folded kernel's grid the unfolded one's times a constant.
+    """
+
+    def __init__(self, *, begin_epoch: int = 0, freeze_epoch: int | None = None, momentum: float = 0.99) -> None:
+        super().__init__()
+        for name, value in (("begin_epoch", begin_epoch), ("freeze_epoch", freeze_epoch)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise ValueError(f"{name} must be an epoch, a whole number from 0 on. Received: {name}={value!r}.")
+        if freeze_epoch is not None and freeze_epoch <= begin_epoch:
+            raise ValueError(
+                "freeze_epoch must come after begin_epoch, or the ranges are never learned. "
+                f"Received: begin_epoch={begin_epoch}, freeze_epoch={freeze_epoch}."
+            )
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1). Received: momentum={momentum!r}.")
+        check_backend()
+        self.begin_epoch = begin_epoch
+        self.freeze_epoch = freeze_epoch
+        self.momentum = momentum
+        self.plan: points.Plan | None = None
+        self._planned_for: keras.Model | None = None
+        self._trackers: dict[str, Any] = {}  # point -> variable (3,): low, high, batches seen
+        self._learning: Any = None
+        self._interception: interception.Interception | None = None
+        self._training_now = False
+        self._fitting = False
+        self._frozen: TrainedRanges | None = None
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Learned (lowest, highest) by point; empty before training."""
+        learned = {}
+        for name, tracker in self._trackers.items():
+            low, high, batches = (float(value) for value in np.asarray(tracker))
+            if batches:
+                learned[name] = (low, high)
+        return learned
+
+    def remove(self, model: keras.Model | None = None) -> None:
+        """Makes ``model`` (default: the last one trained) the float model again, also after an exception in ``fit``."""
+        model = model if model is not None else self._planned_for
+        if model is not None and interception.restore(model):
+            _forget_functions(model)
+        self._fitting = False
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Prepares the trackers; the fake quantization starts with ``begin_epoch``."""
+        self.remove(self.model)
+        self._prepare()
+        self._fitting = True
+        interception.attach_asset(self.model, RangeAsset(self._current))
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Starts the fake quantization and stops the learning of ranges at their epochs."""
+        if epoch >= self.begin_epoch and not self._interception.installed:  # type: ignore[union-attr]
+            self._install()
+            self.model.make_train_function(force=True)
+            self.model.train_function = self._guarded(self.model.train_function)
+        self._learning.assign(epoch < self._freeze_from())
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Marks that what is traced now is a training step."""
+        self._training_now = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Marks the end of a training step."""
+        self._training_now = False
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Takes the hands off: the model is plain again and keeps its ranges as an asset."""
+        self._frozen = self._snapshot()
+        self.remove(self.model)
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Fake-quantizes an evaluation that is not part of a ``fit``."""
+        if not self._fitting:
+            self._begin_inference()
+            self.model.make_test_function(force=True)
+            self.model.test_function = self._guarded(self.model.test_function)
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        """Ends it."""
+        if not self._fitting:
+            self.remove(self.model)
+
+    def on_predict_begin(self, logs: dict | None = None) -> None:
+        """Fake-quantizes a prediction."""
+        if not self._fitting:
+            self._begin_inference()
+            self.model.make_predict_function(force=True)
+            self.model.predict_function = self._guarded(self.model.predict_function)
+
+    def on_predict_end(self, logs: dict | None = None) -> None:
+        """Ends it."""
+        if not self._fitting:
+            self.remove(self.model)
+
+    def _freeze_from(self) -> int:
+        if self.freeze_epoch is not None:
+            return self.freeze_epoch
+        epochs = int(self.params.get("epochs") or 0)
+        return epochs - 1 if epochs - self.begin_epoch >= 3 else epochs
+
+    def _prepare(self) -> None:
+        import tensorflow as tf
+
+        if self._planned_for is self.model:
+            return
+        self.plan = points.plan(self.model)
+        self._planned_for = self.model
+        self._frozen = None
+        with self.model.distribute_strategy.scope():
+            self._learning = tf.Variable(True, trainable=False, name="qat_learning")
+            self._trackers = {
+                name: tf.Variable(tf.zeros(3), trainable=False, name="qat_range") for name in self.plan.tracked
+            }
+        layers = interception.layer_paths(self.model)
+        watched = {path: layers[path] for path in {path for path, _ in self.plan.sites}}
+        self._interception = interception.Interception(self.model, watched, self._on_layer, self._on_model)
+
+    def _begin_inference(self) -> None:
+        interception.restore(self.model)
+        if self._planned_for is not self.model or not self.ranges:
+            raise TrainingError(
+                f"The callback has learned no ranges for {self.model.name!r}. Received: an evaluation before fit. "
+                "Pass the same callback to model.fit first."
+            )
+        self._training_now = False
+        self._install()
+
+    def _install(self) -> None:
+        self._interception.install()  # type: ignore[union-attr]
+        _forget_functions(self.model)
+
+    def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Keras calls no ``on_train_end`` after an exception: a step that fails takes the interception off itself."""
+        import tensorflow as tf
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                raise  # how Keras learns that the data is at its end
+            except BaseException:
+                self.remove(self.model)
+                raise
+
+        return step
+
+    def _on_model(self, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+        training = kwargs.get("training")
+        self._training_call = self._training_now if training is None else bool(training)
+        remaining = iter(self.plan.inputs)  # type: ignore[union-attr]
+
+        def quantize(tensor: Any) -> Any:
+            name = next(remaining, None)
+            return tensor if name is None else self._track(name, tensor)
+
+        args = (keras.tree.map_structure(quantize, args[0]), *args[1:])
+        return call(*args, **kwargs)
+
+    def _on_layer(
+        self, path: str, index: int, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict
+    ) -> Any:
+        site = self.plan.sites.get((path, index))  # type: ignore[union-attr]
+        if site is None:
+            return call(*args, **kwargs)
+        mapping = []
+        for rule in site.weights:
+            variable = getattr(layer, rule.attribute)
+            value = keras.ops.convert_to_tensor(variable.value)
+            mapping.append((variable, fake_quantization.weights(value, rule.channel_axes)))
+
+        def around(activation: Callable[..., Any], values: Any) -> Any:
+            return activation(self._track(f"{site.name}:inner", values))
+
+        with interception.swapped_activation(layer, around if site.inner else None):
+            outputs = interception.call_with_weights(call, mapping, args, kwargs)
+        if site.follows:
+            return self._round_like(site.follows, outputs)
+        if not site.output:
+            return outputs
+        if site.fixed:
+            return fake_quantization.activations(outputs, *site.fixed)
+        return self._track(site.name, outputs)
+
+    def _round_like(self, point: str, values: Any) -> Any:
+        if point in self._trackers:
+            tracker = self._trackers[point]
+            return fake_quantization.activations(values, tracker[0], tracker[1])
+        fixed = next(site.fixed for site in self.plan.sites.values() if site.name == point)  # type: ignore[union-attr]
+        return fake_quantization.activations(values, *fixed)
+
+    def _track(self, name: str, values: Any) -> Any:
+        import tensorflow as tf
+
+        tracker = self._trackers[name]
+        if not self._training_call:
+            return fake_quantization.activations(values, tracker[0], tracker[1])
+        seen = tf.cast(values, tf.float32)
+        low = tf.minimum(tf.reduce_min(seen), 0.0)
+        high = tf.maximum(tf.reduce_max(seen), 0.0)
+        batches = tracker[2]
+        past = tf.minimum(self.momentum, batches / (batches + 1.0))
+        moved = tf.stack([past * tracker[0] + (1 - past) * low, past * tracker[1] + (1 - past) * high, batches + 1.0])
+        current = tf.stop_gradient(tf.where(self._learning, moved, tracker))
+        tracker.assign(current)
+        return fake_quantization.activations(values, current[0], current[1])
+
+    def _snapshot(self) -> TrainedRanges | None:
+        ranges = self.ranges
+        return TrainedRanges(ranges, hash_weights(self.model.get_weights())) if ranges else None
+
+    def _current(self) -> TrainedRanges | None:
+        return self._snapshot() if self._fitting else self._frozen
+
+
+def _forget_functions(model: keras.Model) -> None:
+    model.train_function = None
+    model.test_function = None
+    model.predict_function = None

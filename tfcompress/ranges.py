@@ -1,0 +1,112 @@
+"""The activation ranges a training learned, as a value that travels inside the saved model.
+
+``TrainedRanges`` is written as a small JSON asset into the ``.keras`` archive and carries a hash of the weights it was
+learned with, so that ranges of other weights are noticed. Imports neither Keras nor TensorFlow.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import ModelError
+
+__all__ = ["ASSET", "RangeAsset", "TrainedRanges", "hash_weights", "read_archive"]
+
+ASSET = "tfcompress_ranges.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainedRanges:
+    """Ranges of a model's points and what they belong to.
+
+    Args:
+        ranges: (lowest, highest) by point name, lowest <= 0 <= highest.
+        weights_sha256: ``hash_weights`` of the model when the ranges were learned.
+
+    Example:
+        >>> stored = TrainedRanges({"input:image": (0.0, 1.0)}, "0" * 64)
+        >>> TrainedRanges.from_json(stored.to_json()) == stored
+        True
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    weights_sha256: str
+
+    def to_json(self) -> str:
+        """Returns the asset's text."""
+        ranges = {name: list(pair) for name, pair in self.ranges.items()}
+        return json.dumps({"format": _FORMAT, "weights_sha256": self.weights_sha256, "ranges": ranges}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "TrainedRanges":
+        """Returns the value that ``to_json`` wrote.
+
+        Raises:
+            ModelError: the text is something else.
+        """
+        try:
+            record = json.loads(text)
+            if record["format"] != _FORMAT:
+                raise ModelError(f"Trained ranges must be of format {_FORMAT}. Received: {record['format']!r}.")
+            ranges = {str(name): (float(low), float(high)) for name, (low, high) in record["ranges"].items()}
+            sha256 = str(record["weights_sha256"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"The asset {ASSET} of the model is damaged: {error}. Save the model again.") from error
+        for name, (low, high) in ranges.items():
+            if not (np.isfinite(low) and np.isfinite(high) and low <= 0 <= high):
+                raise ModelError(f"A trained range must be finite and contain zero. Received: {name} = [{low}, {high}].")
+        return cls(ranges, sha256)
+
+    def __repr__(self) -> str:
+        return f"TrainedRanges({len(self.ranges)} points, weights {self.weights_sha256[:8]})"
+
+
+class RangeAsset:
+    """What ``model.save`` calls to write the ranges: the asset's name in a folder that Keras gives."""
+
+    def __init__(self, current: Callable[[], TrainedRanges | None]) -> None:
+        self._current = current
+
+    def ranges(self) -> TrainedRanges | None:
+        """Returns the ranges as they are now, None before anything was learned."""
+        return self._current()
+
+    def __call__(self, folder: str) -> None:
+        stored = self._current()
+        if stored is not None:
+            with open(os.path.join(folder, ASSET), "w", encoding="utf-8") as file:
+                file.write(stored.to_json())
+
+
+def hash_weights(weights: Iterable[np.ndarray]) -> str:
+    """Returns the SHA-256 over shapes, dtypes and values of ``weights`` in their order, as 64 hexadecimal digits.
+
+    Example:
+        >>> hash_weights([np.zeros(3)]) == hash_weights([np.zeros(3)]) != hash_weights([np.ones(3)])
+        True
+    """
+    digest = hashlib.sha256()
+    for array in weights:
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def read_archive(path: str | os.PathLike) -> TrainedRanges | None:
+    """Returns the ranges inside a ``.keras`` file, None where there are none or the file is no archive.
+
+    Raises:
+        ModelError: the asset is there but damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        name = f"assets/{ASSET}"
+        return TrainedRanges.from_json(archive.read(name)) if name in archive.namelist() else None
