@@ -1,0 +1,295 @@
+"""What is in a ``.tflite`` file, and how it is edited: tensors, ops, ranges, signatures.
+
+The float flatbuffer is the hub of every conversion. This module reads and writes it as the object API of LiteRT's own
+schema; it neither runs nor converts anything.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import ModelError
+
+__all__ = [
+    "FLOAT_TYPES",
+    "activation_tensors",
+    "constant",
+    "expose",
+    "op_name",
+    "op_counts",
+    "pack",
+    "parse",
+    "set_ranges",
+    "set_signature",
+    "take_marks",
+    "tensor_name",
+    "type_name",
+    "unique_names",
+]
+
+FLOAT_TYPES = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
+_DTYPES = {
+    "FLOAT32": np.float32,
+    "FLOAT16": np.float16,
+    "FLOAT64": np.float64,
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+}
+
+
+def _schema() -> Any:
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated
+
+
+def parse(content: bytes, *, place: str = "the model") -> Any:
+    """Returns the file as the schema's ``ModelT`` object.
+
+    Args:
+        content: the bytes of a ``.tflite`` file.
+        place: how messages name it. Default: "the model".
+
+    Raises:
+        ModelError: the bytes are not a TFLite flatbuffer or are damaged.
+
+    Example:
+        >>> parse(b"not a model at all")
+        Traceback (most recent call last):
+        ...
+        tfcompress.errors.ModelError: the model must be a TFLite flatbuffer. Received: 18 bytes without the mark TFL3. Convert the model first.
+    """
+    if len(content) < 8 or content[4:8] != b"TFL3":
+        raise ModelError(
+            f"{place} must be a TFLite flatbuffer. Received: {len(content)} bytes without the mark TFL3. "
+            "Convert the model first."
+        )
+    schema = _schema()
+    try:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+        _check(model)
+        return model
+    except (ValueError, IndexError, TypeError, OverflowError, MemoryError, AttributeError, KeyError) as error:
+        reason = type(error).__name__
+    except Exception as error:  # struct.error, from the flatbuffers runtime
+        if type(error).__module__ != "struct":
+            raise
+        reason = "it ends too early"
+    raise ModelError(f"{place} is damaged: its flatbuffer cannot be read ({reason}). Copy or convert it again.")
+
+
+def _check(model: Any) -> None:
+    for graph in model.subgraphs:
+        count = len(graph.tensors)
+        for index in (*_indices(graph.inputs), *_indices(graph.outputs)):
+            if not 0 <= index < count:
+                raise IndexError(index)
+        for tensor in graph.tensors:
+            if not 0 <= tensor.buffer < len(model.buffers):
+                raise IndexError(tensor.buffer)
+        for operator in graph.operators or []:
+            model.operatorCodes[operator.opcodeIndex]
+            for index in (*_indices(operator.inputs), *_indices(operator.outputs)):
+                if not -1 <= index < count:
+                    raise IndexError(index)
+    if not model.subgraphs:
+        raise IndexError("no subgraph")
+
+
+def _indices(array: Any) -> list[int]:
+    return [] if array is None else [int(index) for index in array]
+
+
+def pack(model: Any) -> bytes:
+    """Returns the bytes of a ``ModelT``."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _names(enumeration: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+def op_name(model: Any, operator: Any) -> str:
+    """Returns the op's name as in the schema, for instance "CONV_2D"; a custom op's own name."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode:
+        return code.customCode.decode(errors="replace")
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return _names(_schema().BuiltinOperator).get(number, f"OP_{number}")
+
+
+def op_counts(model: Any) -> dict[str, int]:
+    """Returns how often each op occurs over all subgraphs, most frequent first."""
+    names = _names(_schema().BuiltinOperator)
+    counts: Counter[str] = Counter()
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            code = model.operatorCodes[operator.opcodeIndex]
+            number = max(code.builtinCode, code.deprecatedBuiltinCode)
+            custom = code.customCode
+            counts[custom.decode(errors="replace") if custom else names.get(number, f"OP_{number}")] += 1
+    return dict(counts.most_common())
+
+
+def type_name(tensor: Any) -> str:
+    """Returns the tensor's type as in the schema, for instance "INT8"."""
+    return _names(_schema().TensorType).get(tensor.type, f"TYPE_{tensor.type}")
+
+
+def tensor_name(tensor: Any) -> str:
+    """Returns the tensor's name as text."""
+    name = tensor.name
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
+
+
+def constant(model: Any, tensor: Any) -> np.ndarray | None:
+    """Returns the values stored for ``tensor``, None for one that is computed or of a type without a NumPy dtype."""
+    data = model.buffers[tensor.buffer].data
+    dtype = _DTYPES.get(type_name(tensor))
+    if data is None or not len(data) or dtype is None:
+        return None
+    shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
+    values = np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype)
+    return values.reshape(shape) if values.size == int(np.prod(shape)) else None
+
+
+def activation_tensors(model: Any) -> list[int]:
+    """Returns the indices of the float tensors of the main subgraph that are computed or fed, in order of use."""
+    graph = model.subgraphs[0]
+    order = _indices(graph.inputs)
+    for operator in graph.operators or []:
+        order.extend(index for index in _indices(operator.outputs) if index >= 0)
+    return [index for index in dict.fromkeys(order) if type_name(graph.tensors[index]) == "FLOAT32"]
+
+
+def unique_names(model: Any) -> None:
+    """Renames tensors whose name another has too, so that a range finds its tensor by name."""
+    taken: set[str] = set()
+    for tensor in model.subgraphs[0].tensors:
+        name = plain = tensor_name(tensor) or "tensor"
+        number = 1
+        while name in taken:
+            name, number = f"{plain}_{number}", number + 1
+        taken.add(name)
+        tensor.name = name.encode()
+
+
+def expose(model: Any, tensors: Iterable[int]) -> bytes:
+    """Returns the file with these tensors of the main subgraph as its outputs, so that XNNPACK hands them out."""
+    graph = model.subgraphs[0]
+    outputs, signatures = graph.outputs, model.signatureDefs
+    fed = set(_indices(graph.inputs))
+    graph.outputs = np.array([index for index in tensors if index not in fed], dtype=np.int32)
+    model.signatureDefs = None
+    try:
+        return pack(model)
+    finally:
+        graph.outputs, model.signatureDefs = outputs, signatures
+
+
+def set_ranges(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Writes (lowest, highest) as min and max of the tensors of that name, where the quantizer reads them."""
+    for tensor in model.subgraphs[0].tensors:
+        pair = ranges.get(tensor_name(tensor))
+        if pair is not None:
+            parameters = _schema().QuantizationParametersT()
+            parameters.min = np.array([pair[0]], np.float32)
+            parameters.max = np.array([pair[1]], np.float32)
+            tensor.quantization = parameters
+
+
+def set_signature(
+    model: Any, inputs: list[str], outputs: list[str], *, key: str = "serving_default"
+) -> None:
+    """Writes the one signature by which the file is fed: a name for each input and output, in their order."""
+    schema, graph = _schema(), model.subgraphs[0]
+
+    def mapped(names: list[str], indices: list[int]) -> list[Any]:
+        maps = []
+        for name, index in zip(names, indices, strict=True):
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name, index
+            maps.append(entry)
+        return maps
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey = key
+    signature.subgraphIndex = 0
+    signature.inputs = mapped(inputs, _indices(graph.inputs))
+    signature.outputs = mapped(outputs, _indices(graph.outputs))
+    model.signatureDefs = [signature]
+
+
+def take_marks(model: Any) -> dict[str, tuple[float, float]]:
+    """Removes the QUANTIZE/DEQUANTIZE pairs that fake-quantization nodes left and returns the ranges they stood for.
+
+    Returns:
+        (lowest, highest) by name of the tensor that was quantized; the file is a plain float model afterwards.
+    """
+    graph = model.subgraphs[0]
+    ranges: dict[int, tuple[float, float]] = {}
+    while True:
+        quantizers = {
+            int(operator.outputs[0]): operator for operator in graph.operators if op_name(model, operator) == "QUANTIZE"
+        }
+        pair = next(
+            (
+                (operator, quantizers[int(operator.inputs[0])])
+                for operator in graph.operators
+                if op_name(model, operator) == "DEQUANTIZE" and int(operator.inputs[0]) in quantizers
+            ),
+            None,
+        )
+        if pair is None:
+            break
+        dequantize, quantize = pair
+        source, stored, restored = int(quantize.inputs[0]), int(quantize.outputs[0]), int(dequantize.outputs[0])
+        ranges.setdefault(source, _range_of(graph.tensors[stored]))
+        graph.operators.remove(dequantize)
+        _replace(graph, restored, source)
+        if not any(stored in _indices(operator.inputs) for operator in graph.operators):
+            graph.operators.remove(quantize)
+    position = _drop_unused(model)
+    unique_names(model)
+    return {tensor_name(graph.tensors[position[old]]): pair for old, pair in ranges.items() if old in position}
+
+
+def _range_of(tensor: Any) -> tuple[float, float]:
+    scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+    lowest, highest = (0, 255) if type_name(tensor) == "UINT8" else (-128, 127)
+    return (lowest - zero_point) * scale, (highest - zero_point) * scale
+
+
+def _replace(graph: Any, old: int, new: int) -> None:
+    for operator in graph.operators:
+        operator.inputs = np.array([new if index == old else index for index in _indices(operator.inputs)], np.int32)
+    graph.outputs = np.array([new if index == old else index for index in _indices(graph.outputs)], np.int32)
+
+
+def _drop_unused(model: Any) -> dict[int, int]:
+    graph = model.subgraphs[0]
+    used = set(_indices(graph.inputs)) | set(_indices(graph.outputs))
+    for operator in graph.operators:
+        used.update(_indices(operator.inputs), _indices(operator.outputs), _indices(operator.intermediates))
+    kept = [index for index in range(len(graph.tensors)) if index in used]
+    position = {old: new for new, old in enumerate(kept)} | {-1: -1}
+
+    def moved(array: Any) -> Any:
+        return None if array is None else np.array([position[index] for index in _indices(array)], np.int32)
+
+    graph.tensors = [graph.tensors[index] for index in kept]
+    graph.inputs, graph.outputs = moved(graph.inputs), moved(graph.outputs)
+    for operator in graph.operators:
+        operator.inputs, operator.outputs = moved(operator.inputs), moved(operator.outputs)
+        operator.intermediates = moved(operator.intermediates)
+    return position

@@ -1,0 +1,160 @@
+"""What a finished ``.tflite`` file really holds, and how far its answers are from the model it came from.
+
+Every finished file is walked: ops, float tensors, sizes, zeros. Parity runs the file on the interpreter. Nothing is
+changed here.
+"""
+
+import gzip
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import flatbuffer
+from .metrics import argmax_agreement
+from .targets import Target
+
+__all__ = ["Contents", "Parity", "forbidden_floats", "parity", "walk"]
+
+PARITY_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    Args:
+        ops: number of each op, most frequent first.
+        float_tensors: names of all tensors of a float type, in the file's order.
+        size_bytes: size of the file.
+        gzip_bytes: size after gzip, which is what a download costs.
+        sparsity: fraction of exact zeros by weight tensor (float, or integer at its zero point), weights only.
+    """
+
+    ops: Mapping[str, int]
+    float_tensors: tuple[str, ...]
+    size_bytes: int
+    gzip_bytes: int
+    sparsity: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How the file's answers differ from the source model's on the same samples.
+
+    Args:
+        samples: number of samples that were compared.
+        max_steps: largest difference of an output, in quantization steps of that output (absolute for float outputs).
+        mean_steps: mean difference, likewise.
+        argmax_agreement: how often the largest output is the same one, in [0, 1].
+        unit: "steps", or "absolute" when the outputs are float.
+    """
+
+    samples: int
+    max_steps: float
+    mean_steps: float
+    argmax_agreement: float
+    unit: str
+
+    def __str__(self) -> str:
+        unit = "output quantization steps" if self.unit == "steps" else "absolute"
+        return (
+            f"same arg-max {self.argmax_agreement:.1%}, difference max {self.max_steps:.3g} and mean "
+            f"{self.mean_steps:.3g} ({unit}, {self.samples} samples)"
+        )
+
+
+def walk(content: bytes) -> Contents:
+    """Returns what a ``.tflite`` file holds.
+
+    Args:
+        content: the bytes of the file.
+
+    Raises:
+        ModelError: damaged.
+    """
+    model = flatbuffer.parse(content)
+    floats: list[str] = []
+    sparsity: dict[str, float] = {}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            if flatbuffer.type_name(tensor) in flatbuffer.FLOAT_TYPES:
+                floats.append(flatbuffer.tensor_name(tensor))
+        for operator in graph.operators or []:
+            if flatbuffer.op_name(model, operator) in _WEIGHT_INPUT:
+                tensor = graph.tensors[int(operator.inputs[_WEIGHT_INPUT[flatbuffer.op_name(model, operator)]])]
+                values = flatbuffer.constant(model, tensor)
+                if values is not None:
+                    sparsity[flatbuffer.tensor_name(tensor)] = _zeros(tensor, values)
+    return Contents(
+        flatbuffer.op_counts(model), tuple(floats), len(content), len(gzip.compress(content, mtime=0)), sparsity
+    )
+
+
+_WEIGHT_INPUT = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1}
+
+
+def _zeros(tensor: object, values: np.ndarray) -> float:
+    quantization = getattr(tensor, "quantization", None)
+    zero_points = getattr(quantization, "zeroPoint", None)
+    zero = int(zero_points[0]) if zero_points is not None and len(zero_points) == 1 else 0
+    return float(np.mean(values == zero)) if values.size else 0.0
+
+
+def forbidden_floats(content: bytes, target: Target) -> list[str]:
+    """Returns the names of the float tensors that an integer target does not allow: all but float inputs and outputs.
+
+    Args:
+        content: the bytes of the file.
+        target: what the file is for; nothing is forbidden for a target without integer activations.
+    """
+    if not target.integer:
+        return []
+    model = flatbuffer.parse(content)
+    names = []
+    for graph in model.subgraphs:
+        allowed = set()
+        if target.input_type == "float32":
+            allowed.update(int(index) for index in graph.inputs)
+        if target.output_type == "float32":
+            allowed.update(int(index) for index in graph.outputs)
+        for index, tensor in enumerate(graph.tensors):
+            if index not in allowed and flatbuffer.type_name(tensor) in flatbuffer.FLOAT_TYPES:
+                names.append(flatbuffer.tensor_name(tensor))
+    return names
+
+
+def parity(
+    content: bytes,
+    outputs: tuple[str, ...],
+    reference: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]],
+    batch: Mapping[str, np.ndarray],
+    *,
+    debug: bool = False,
+) -> Parity:
+    """Returns how the file answers compared with its source model.
+
+    Args:
+        content: the bytes of the file.
+        outputs: signature names of the outputs, in the order of the reference's results.
+        reference: the source model, from arrays by input name to a list of float arrays.
+        batch: samples by input name, (n, ...), float or integer as the source model takes them.
+        debug: whether the interpreter's log lines are shown. Default: False.
+    """
+    from .interpreter import open_model
+
+    model = open_model(content, debug=debug)
+    answers = model.run(dict(batch))
+    steps = {output.name: output.scale for output in model.outputs}
+    expected = reference(batch)
+    largest, total, count, agreements = 0.0, 0.0, 0, []
+    for name, wanted in zip(outputs, expected, strict=True):
+        got = np.asarray(answers[name], np.float64)
+        difference = np.abs(got - np.asarray(wanted, np.float64).reshape(got.shape)) / (steps[name] or 1.0)
+        largest = max(largest, float(difference.max()))
+        total, count = total + float(difference.sum()), count + difference.size
+        if got.ndim >= 2 and got.shape[-1] > 1:
+            agreements.append(argmax_agreement(got, np.asarray(wanted).reshape(got.shape)))
+    samples = len(next(iter(batch.values())))
+    unit = "steps" if all(steps[name] for name in outputs) else "absolute"
+    return Parity(samples, largest, total / count, float(np.mean(agreements)) if agreements else 1.0, unit)
