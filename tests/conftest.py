@@ -1,0 +1,80 @@
+"""What all tests share: the environment before TensorFlow starts, and the real data outside the project.
+
+``shared_root`` and ``shared_data`` lead to models and data that are not part of the project. A test that asks for one of
+them gets the marker ``shared`` and is skipped where they are absent; where they are present, a skipped one of these tests
+fails the run.
+"""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+os.environ.pop("TF_USE_LEGACY_KERAS", None)
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+SHARED_FIXTURES = {"shared_root", "shared_data"}
+
+
+def find_shared() -> Path | None:
+    """Returns the folder of shared data, None where it is absent."""
+    named = os.environ.get("TFCOMPRESS_SHARED")
+    folder = Path(named) if named else Path(__file__).resolve().parents[1].parent / "shared"
+    return folder if (folder / "data").is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared_root() -> Path:
+    folder = find_shared()
+    if folder is None:
+        named = os.environ.get("TFCOMPRESS_SHARED")
+        place = f"TFCOMPRESS_SHARED={named}" if named else "../shared"
+        pytest.skip(f"shared data absent: no folder data in {place}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared_root: Path) -> Path:
+    return shared_root / "data"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SHARED_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("shared")
+
+
+def _skipped(reporter) -> list:
+    return reporter.stats.get("skipped", [])
+
+
+def _reason(report) -> str:
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")
+
+
+def _forbidden_skips(config) -> list[str]:
+    """Returns the tests that had their shared data and were skipped all the same."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or find_shared() is None:
+        return []
+    return sorted({report.nodeid for report in _skipped(reporter) if "shared" in report.keywords})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session, exitstatus):
+    # Workers of pytest-xdist hand their reports to the controller, which alone sees them all.
+    is_worker = hasattr(session.config, "workerinput")
+    if not is_worker and exitstatus == pytest.ExitCode.OK and _forbidden_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    reasons = Counter(_reason(report) for report in _skipped(terminalreporter))
+    if reasons:
+        terminalreporter.section("skipped tests by reason")
+        for reason, count in sorted(reasons.items()):
+            terminalreporter.line(f"{count} skipped: {reason}")
+    for nodeid in _forbidden_skips(config):
+        terminalreporter.line(f"FAILED {nodeid}: skipped although the shared data is present", red=True)
