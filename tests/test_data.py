@@ -281,7 +281,7 @@ def test_two_inputs_need_two_arrays(vectors, tmp_path):
             load_representative(source, [VECTOR, TOKENS])
 
 
-@pytest.mark.parametrize("source", [7, None, object()], ids=str)
+@pytest.mark.parametrize("source", [7, None, object()], ids=["int", "None", "object"])
 def test_sources_of_no_known_kind_are_a_type_error(source):
     with pytest.raises(TypeError, match=type(source).__name__):
         load_representative(source, [VECTOR])

@@ -26,10 +26,7 @@ ORDER = {name: (rank, i) for rank, names in RANKS.items() for i, name in enumera
 
 TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "jax", "torch"}
 INTERPRETER = {"ai_edge_litert"}
-BOARD = set(
-    """errors files quiet affine tables metrics records arrays elements images samples data interpreter devices
-    measurement""".split()
-)
+BOARD = {*RANKS[0].split(), "interpreter", "devices", "measurement"}
 CONVERTER = {"lowering", "quantization"}
 
 
