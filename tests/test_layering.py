@@ -20,7 +20,7 @@ RANKS = {
     2: "flatbuffer interpreter lowering sources calibration quantization verification conversion",
     3: "devices measurement",
     4: "search report security",
-    5: "demo cli __init__ __main__",
+    5: "__init__ cli demo __main__",
 }
 ORDER = {name: (rank, i) for rank, names in RANKS.items() for i, name in enumerate(names.split())}
 
