@@ -113,7 +113,7 @@ def lower_keras(
         parsed,
         [(tensor.name, tensor.shape) for tensor in tensors],
         names,
-        lambda arrays: _reference(model, structure, [arrays[tensor.name] for tensor in tensors]),
+        _reference(None if ranges else function, model, run, specs, [tensor.name for tensor in tensors]),
         trained,
         skipped,
     )
@@ -254,23 +254,36 @@ def _check_finite(model: Any) -> None:
 def _convert(function: Any, *, weights: str, name: str, debug: bool) -> bytes:
     import tensorflow as tf
     from tensorflow.lite.python.convert import ConverterError
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+    from tensorflow.lite.python.lite import TFLiteConverterBaseV2
 
     with converter_silenced(debug=debug):
-        # Without the freeze the converter silently drops the weights.
-        frozen = convert_variables_to_constants_v2(function)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
         if weights != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if weights == "float16":
             converter.target_spec.supported_types = [tf.float16]
+        inputs = [tensor for tensor in function.inputs if tensor.dtype != tf.resource]
         try:
-            return converter.convert()
+            # The converter's own entry goes by a SavedModel on disk and builds the frozen function twice; its base class
+            # takes the frozen graph as it is.
+            return TFLiteConverterBaseV2.convert(converter, _freeze(function), inputs, function.outputs)
         except (ConverterError, ValueError, RuntimeError, tf.errors.OpError) as error:
             raise ConversionError(
                 f"The model cannot be expressed in TFLite's ops: {name} ({_first_line(error)}). "
                 "Replace the layer that is named, or run with --debug for the converter's own log."
             ) from error
+
+
+def _freeze(function: Any) -> Any:
+    """Returns the graph of ``function`` with its variables as constants; its tensors keep their names."""
+    from tensorflow.python.framework import convert_to_constants
+
+    # The public convert_variables_to_constants_v2 does these two steps and then builds a function that nobody calls,
+    # which takes as long as all the rest of the lowering.
+    data = convert_to_constants._FunctionConverterDataInEager(
+        func=function, lower_control_flow=False, aggressive_inlining=False
+    )
+    return convert_to_constants._replace_variables_by_constants(converter_data=data)[0]
 
 
 def _first_line(error: BaseException) -> str:
@@ -279,12 +292,32 @@ def _first_line(error: BaseException) -> str:
     return telling[:300] or type(error).__name__
 
 
-def _reference(model: Any, structure: Any, values: list[np.ndarray]) -> list[np.ndarray]:
-    from . import interception, signatures
+_REFERENCE_BATCH = 4  # a large model's tensors for more samples at a time would cost gigabytes
 
-    with interception.in_float32(model):
-        outputs = model(signatures.pack(structure, values), training=False)
-    return [np.asarray(output) for output in _flat(outputs)]
+
+def _reference(
+    traced: Any, model: Any, run: Callable[..., list[Any]], specs: list[Any], names: list[str]
+) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+    """Returns the float Keras model as a function from arrays to arrays; traces it unless ``traced`` is its graph."""
+
+    def answer(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        import tensorflow as tf
+
+        from . import interception
+
+        function = traced
+        if function is None:
+            with interception.in_float32(model):
+                function = tf.function(run, autograph=False).get_concrete_function(*specs)
+        size = 1 if any(spec.shape[0] is not None for spec in specs) else _REFERENCE_BATCH
+        count = len(arrays[names[0]])
+        blocks = [
+            [np.asarray(output) for output in function(*(tf.constant(arrays[name][i : i + size]) for name in names))]
+            for i in range(0, count, size)
+        ]
+        return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+
+    return answer
 
 
 def _finish(

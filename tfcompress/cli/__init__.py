@@ -1,0 +1,78 @@
+"""The command line: one command, one function, one set of absl flags.
+
+``tfcompress convert`` is ``tfcompress.convert`` and ``tfcompress measure`` is ``tfcompress.measure``; the files in
+``tools/`` call the same functions. This module chooses the command and turns errors into one line and an exit code: 1
+for failure, 2 for wrong usage, 130 after Ctrl-C.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import TfcompressError
+from . import convert, measure
+from .parsing import UsageError
+
+__all__ = ["main"]
+
+_COMMANDS = {"convert": convert, "measure": measure}
+
+
+def main(arguments: Sequence[str] | None = None, *, program: str = "tfcompress") -> int:
+    """Runs one command and returns its exit code.
+
+    Args:
+        arguments: the command's name and its flags. Default: those of the process.
+        program: how messages name the program. Default: "tfcompress".
+
+    Example:
+        >>> main(["convrt"])
+        2
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(_overview(program))
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in _COMMANDS:
+        print(f"{program}: unknown command {name!r}. Known: {', '.join(_COMMANDS)}.", file=sys.stderr)
+        return 2
+    return run(name, rest, program=f"{program} {name}")
+
+
+def run(name: str, arguments: Sequence[str], *, program: str) -> int:
+    """Runs the command ``name`` with its flags and returns the exit code."""
+    debug = "--debug" in arguments or "--debug=true" in arguments
+    # A user's import of TensorFlow's model optimization toolkit leaves this set; Keras 3 models need it unset.
+    os.environ.pop("TF_USE_LEGACY_KERAS", None)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
+    try:
+        return _COMMANDS[name].run(arguments, program=program)
+    except UsageError as error:
+        return _fail(program, error, 2)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; nothing was written.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output went away
+        return 1
+    except (ValueError, TypeError, TfcompressError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        return _fail(program, error, 1)
+    except Exception as error:  # the boundary to the user: never a traceback without --debug
+        if debug:
+            raise
+        return _fail(program, f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _fail(program: str, error: object, code: int) -> int:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"{program}: {text}", file=sys.stderr)
+    return code
+
+
+def _overview(program: str) -> str:
+    lines = [f"{program}: prune and quantize Keras models, convert them to TFLite, measure the files", ""]
+    lines += [f"  {program} {name:8} {command.SUMMARY}" for name, command in _COMMANDS.items()]
+    return "\n".join([*lines, "", f"'{program} COMMAND --help' lists a command's flags."])

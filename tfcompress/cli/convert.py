@@ -1,0 +1,101 @@
+"""``tfcompress convert``: a model file becomes a ``.tflite`` file."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from ..files import check_writable, write_atomically
+from ..targets import TARGETS
+from .parsing import help_text, new_flags, parse
+from .progress import Progress
+
+__all__ = ["SUMMARY", "run"]
+
+SUMMARY = "make a .tflite file from a Keras model or SavedModel"
+_EXAMPLE = "{program} --model=model.keras --representative_data=images/ --output=model.tflite"
+
+
+def _flags() -> flags.FlagValues:
+    values = new_flags()
+    flags.DEFINE_string("model", None, "a .keras, .h5 or float .tflite file, or a SavedModel folder", flag_values=values)
+    flags.DEFINE_string("output", None, "where the .tflite file goes", flag_values=values)
+    flags.DEFINE_string(
+        "representative_data", None, "what the model will see: .npy, .npz or a folder of images", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "target",
+        None,
+        list(TARGETS),
+        "what the file is for: " + "; ".join(f"{name}, {target.purpose}" for name, target in TARGETS.items())
+        + ". Without it cpu-int8 where ranges or data are there, else dynamic",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "ranges",
+        None,
+        ["trained", "calibrated"],
+        "where ranges come from: those training stored even if the weights changed since, or the data. Without it the "
+        "stored ones, refused when they belong to other weights",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "observer", "min_max", ["min_max", "moving_average"], "how calibrated ranges are measured", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "scaling", None, ["zero_one", "minus_one_one", "raw"], "how pixels of images become inputs", flag_values=values
+    )
+    flags.DEFINE_bool("strict", True, "fail when a float tensor is left in an integer file", flag_values=values)
+    flags.DEFINE_bool(
+        "allow_unsafe", False, "load files that bring code or pickles along; only from people you trust", flag_values=values
+    )
+    flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
+    flags.DEFINE_string("json", None, "also write the account of the conversion as JSON; - is stdout", flag_values=values)
+    return values
+
+
+def run(arguments: Sequence[str], *, program: str) -> int:
+    """Runs the command; returns its exit code."""
+    values = _flags()
+    if parse(values, arguments, required=("model", "output")):
+        print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
+        return 0
+    check_writable(values.output, overwrite=values.overwrite)
+    if values.json and values.json != "-":
+        check_writable(values.json, overwrite=values.overwrite)
+    from ..conversion import convert
+
+    with Progress("calibrating", "samples") as progress:
+        _import_quietly(debug=values.debug)
+        result = convert(
+            values.model,
+            target=values.target,
+            representative_data=values.representative_data,
+            ranges=values.ranges,
+            observer=values.observer,
+            scaling=values.scaling,
+            strict=None if values.strict else False,
+            allow_unsafe=values.allow_unsafe,
+            on_progress=progress,
+            debug=values.debug,
+        )
+    result.save(values.output, overwrite=values.overwrite)
+    record = json.dumps({**result.to_json(), "output": values.output}, indent=2)
+    if values.json == "-":
+        print(record)
+    else:
+        print(f"{result}\nwrote    {values.output}")
+        if values.json:
+            write_atomically(values.json, record + "\n", overwrite=values.overwrite)
+    sys.stdout.flush()
+    return 0
+
+
+def _import_quietly(*, debug: bool) -> None:
+    """Imports TensorFlow and Keras while descriptor 2 is silenced: their first log lines precede every log level."""
+    from ..quiet import native_stderr_silenced
+
+    with native_stderr_silenced(debug=debug):
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401

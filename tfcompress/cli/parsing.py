@@ -1,0 +1,61 @@
+"""How a command reads its absl flags: help exits with 0, wrong usage is one line.
+
+Each command has a ``FlagValues`` of its own, so that two commands never see each other's flags.
+"""
+
+import textwrap
+from collections.abc import Sequence
+
+from absl import flags
+
+__all__ = ["UsageError", "help_text", "new_flags", "parse"]
+
+
+class UsageError(Exception):
+    """The flags are wrong; the message is one line."""
+
+
+def new_flags() -> flags.FlagValues:
+    """Returns a set of flags with ``--help`` and ``--debug``."""
+    values = flags.FlagValues()
+    flags.DEFINE_bool("help", False, "print this help and exit", short_name="h", flag_values=values)
+    flags.DEFINE_bool("debug", False, "show tracebacks and the log lines of TensorFlow", flag_values=values)
+    return values
+
+
+def parse(values: flags.FlagValues, arguments: Sequence[str], *, required: Sequence[str]) -> bool:
+    """Reads ``arguments`` into ``values``; returns whether help was asked for.
+
+    Args:
+        values: the command's flags.
+        arguments: the command line without the program's name.
+        required: flags that must be given.
+
+    Raises:
+        UsageError: an unknown flag, a malformed value, a positional argument or a missing flag.
+    """
+    try:
+        rest = values(["command", *arguments])
+    except flags.Error as error:
+        raise UsageError(f"{' '.join(str(error).split())} --help lists the flags.") from error
+    if values.help:
+        return True
+    if len(rest) > 1:
+        raise UsageError(f"Every input is a flag. Received: {rest[1]!r}. Write --NAME={rest[1]}; --help lists the flags.")
+    missing = [name for name in required if not values[name].value]
+    if missing:
+        raise UsageError(f"--{missing[0]} must be given. --help lists the flags.")
+    return False
+
+
+def help_text(values: flags.FlagValues, *, program: str, summary: str, example: str) -> str:
+    """Returns the help of a command: every flag with its default, at most 80 columns wide."""
+    lines = [f"{program}: {summary}", "", f"  {example}", "", "Flags:"]
+    for name in sorted({flag.name for flag in values._flags().values()}):
+        flag = values[name]
+        default = f" Default: {flag.default_as_str}." if flag.default not in (None, False, []) else ""
+        shown = f"--[no]{name}" if flag.boolean and flag.default else f"--{name}"
+        shown += "" if flag.boolean else "=" + ("..." if flag.parser.syntactic_help else "VALUE")
+        lines.append(f"  {shown}")
+        lines += textwrap.wrap(flag.help.rstrip(".") + "." + default, 74, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
