@@ -16,7 +16,9 @@ __all__ = [
     "FLOAT_TYPES",
     "activation_tensors",
     "constant",
+    "dtype_of",
     "expose",
+    "fold_dynamic_reshapes",
     "op_name",
     "op_counts",
     "pack",
@@ -146,6 +148,12 @@ def type_name(tensor: Any) -> str:
     return _names(_schema().TensorType).get(tensor.type, f"TYPE_{tensor.type}")
 
 
+def dtype_of(tensor: Any) -> np.dtype | None:
+    """Returns the tensor's NumPy dtype, None for a type that NumPy does not have."""
+    dtype = _DTYPES.get(type_name(tensor))
+    return None if dtype is None else np.dtype(dtype)
+
+
 def tensor_name(tensor: Any) -> str:
     """Returns the tensor's name as text."""
     name = tensor.name
@@ -155,7 +163,7 @@ def tensor_name(tensor: Any) -> str:
 def constant(model: Any, tensor: Any) -> np.ndarray | None:
     """Returns the values stored for ``tensor``, None for one that is computed or of a type without a NumPy dtype."""
     data = model.buffers[tensor.buffer].data
-    dtype = _DTYPES.get(type_name(tensor))
+    dtype = dtype_of(tensor)
     if data is None or not len(data) or dtype is None:
         return None
     shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
@@ -262,6 +270,67 @@ def take_marks(model: Any) -> dict[str, tuple[float, float]]:
     position = _drop_unused(model)
     unique_names(model)
     return {tensor_name(graph.tensors[position[old]]): pair for old, pair in ranges.items() if old in position}
+
+
+def fold_dynamic_reshapes(model: Any) -> int:
+    """Replaces shapes computed from one dynamic axis by constants with -1 there; returns how many.
+
+    Keras flattens to (shape(x)[0], n), which becomes SHAPE, STRIDED_SLICE and PACK before the RESHAPE. A constant
+    [-1, n] says the same, and runtimes for microcontrollers and delegates know it.
+    """
+    graph = model.subgraphs[0]
+    producer = {int(index): operator for operator in graph.operators for index in operator.outputs}
+    folded = 0
+    for operator in graph.operators:
+        if op_name(model, operator) != "RESHAPE" or len(operator.inputs) < 2:
+            continue
+        packing = producer.get(int(operator.inputs[1]))
+        if packing is None or op_name(model, packing) != "PACK":
+            continue
+        sizes = [constant(model, graph.tensors[int(index)]) for index in packing.inputs]
+        computed = [int(index) for index, size in zip(packing.inputs, sizes, strict=True) if size is None]
+        if len(computed) != 1 or not _is_an_axis(model, producer, computed[0]):
+            continue
+        shape = np.array([-1 if size is None else int(size) for size in sizes], np.int32)
+        operator.inputs = np.array([int(operator.inputs[0]), _add_constant(model, shape)], np.int32)
+        if operator.builtinOptions is not None:
+            operator.builtinOptions.newShape = shape
+        folded += 1
+    if folded:
+        _drop_dead(model)
+    return folded
+
+
+def _is_an_axis(model: Any, producer: Mapping[int, Any], index: int) -> bool:
+    slicing = producer.get(index)
+    if slicing is None or op_name(model, slicing) != "STRIDED_SLICE":
+        return False
+    measuring = producer.get(int(slicing.inputs[0]))
+    return measuring is not None and op_name(model, measuring) == "SHAPE"
+
+
+def _add_constant(model: Any, values: np.ndarray) -> int:
+    schema, graph = _schema(), model.subgraphs[0]
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    tensor = schema.TensorT()
+    tensor.name, tensor.buffer = b"shape", len(model.buffers) - 1
+    tensor.shape, tensor.type = np.array(values.shape, np.int32), schema.TensorType.INT32
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def _drop_dead(model: Any) -> None:
+    graph = model.subgraphs[0]
+    before = -1
+    while before != len(graph.operators):
+        before = len(graph.operators)
+        read = set(_indices(graph.outputs)).union(*(_indices(operator.inputs) for operator in graph.operators))
+        graph.operators = [
+            operator for operator in graph.operators if any(index in read for index in _indices(operator.outputs))
+        ]
+    _drop_unused(model)
 
 
 def _range_of(tensor: Any) -> tuple[float, float]:

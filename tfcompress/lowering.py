@@ -329,13 +329,19 @@ def _finish(
     skipped: Mapping[str, str],
     keep: Any = None,
 ) -> Lowered:
+    flatbuffer.fold_dynamic_reshapes(parsed)
     graph = parsed.subgraphs[0]
     if not trained:
         flatbuffer.unique_names(parsed)
     flatbuffer.set_signature(parsed, [name for name, _ in inputs], list(outputs))
     specs = []
     for (name, shape), index in zip(inputs, graph.inputs, strict=True):
-        dtype = flatbuffer._DTYPES.get(flatbuffer.type_name(graph.tensors[index]), np.float32)
-        specs.append(InputSpec(name, tuple(shape), np.dtype(dtype)))
+        dtype = flatbuffer.dtype_of(graph.tensors[index])
+        if dtype is None:
+            raise ConversionError(
+                f"Inputs must be numbers. Received: {name} of type {flatbuffer.type_name(graph.tensors[index])}. "
+                "Move text preprocessing out of the model."
+            )
+        specs.append(InputSpec(name, tuple(shape), dtype))
     kept = (reference, keep)  # a SavedModel's variables live as long as the object that loaded them
     return Lowered(flatbuffer.pack(parsed), tuple(specs), tuple(outputs), kept[0], trained, skipped)
