@@ -20,7 +20,7 @@ def measurement_table(measurements: "Measurement | Iterable[Measurement]", *, wi
     """Returns one aligned text table, a line per measurement, numbers flush right, without a line break at the end.
 
     Sizes are in kB (1000 bytes) or MB, times in milliseconds, peak memory in MB (10^6 bytes). A name that is too long
-    for the line loses its middle.
+    for the line loses its middle, and the ending .tflite is left out.
 
     Args:
         measurements: one or several.
@@ -29,9 +29,9 @@ def measurement_table(measurements: "Measurement | Iterable[Measurement]", *, wi
     Example:
         >>> from tfcompress.records import example_measurement
         >>> print(measurement_table(example_measurement()))
-        model          accuracy     size     gzip  median ms    p90    p99  peak MB
-        ────────────────────────────────────────────────────────────────────────────
-        digits.tflite    97.2 %  24.0 kB  12.0 kB      0.100  0.120  0.200     60.0
+        model   accuracy     size     gzip  median ms    p90    p99  peak MB
+        ────────────────────────────────────────────────────────────────────
+        digits    97.2 %  24.0 kB  12.0 kB      0.100  0.120  0.200     60.0
     """
     from rich import box
     from rich.console import Console
@@ -42,7 +42,7 @@ def measurement_table(measurements: "Measurement | Iterable[Measurement]", *, wi
     rows = [cells(record) for record in as_list(measurements)]
     numbers = [max(map(len, column)) for column in zip(HEADINGS[1:], *(row[1:] for row in rows), strict=True)]
     room = max(width - sum(numbers) - GAPS, SMALLEST_NAME)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == HEADINGS[0] else "right", no_wrap=True)
     for name, *rest in rows:
@@ -62,7 +62,7 @@ def cells(record: "Measurement") -> list[str]:
     """Returns one row of the table."""
     latency = record.latency
     return [
-        record.name,
+        record.name.removesuffix(".tflite"),
         MISSING if record.accuracy is None else f"{100 * record.accuracy:.1f} %",
         size_text(record.size_bytes),
         size_text(record.gzip_bytes),
@@ -75,20 +75,24 @@ def size_text(size_bytes: int) -> str:
     """Returns a file size in kB, from a million bytes on in MB (powers of 1000).
 
     Example:
-        >>> size_text(98_512), size_text(13_978_596)
-        ('98.5 kB', '13.98 MB')
+        >>> size_text(98_512), size_text(3_978_596), size_text(13_978_596)
+        ('98.5 kB', '3.98 MB', '14.0 MB')
     """
-    return f"{size_bytes / 1e3:.1f} kB" if size_bytes < 999_950 else f"{size_bytes / 1e6:.2f} MB"
+    if size_bytes < 999_950:  # from here on it would read 1000.0 kB
+        return f"{size_bytes / 1e3:.1f} kB"
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes < 9_995_000 else f"{size_bytes / 1e6:.1f} MB"
 
 
 def milliseconds_text(milliseconds: float) -> str:
-    """Returns a time with three decimals below 100 ms and one above.
+    """Returns a time with three decimals below 100 ms, one below a second and none above.
 
     Example:
-        >>> milliseconds_text(0.3021), milliseconds_text(1234.56)
-        ('0.302', '1234.6')
+        >>> milliseconds_text(0.3021), milliseconds_text(123.45), milliseconds_text(1234.56)
+        ('0.302', '123.5', '1235')
     """
-    return f"{milliseconds:.3f}" if milliseconds < 100 else f"{milliseconds:.1f}"
+    if milliseconds < 100:
+        return f"{milliseconds:.3f}"
+    return f"{milliseconds:.1f}" if milliseconds < 1000 else f"{milliseconds:.0f}"
 
 
 def shortened(name: str, length: int) -> str:
