@@ -21,6 +21,7 @@ from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
 from tfcompress.files import write_atomically
 
 CONTENDERS = ("tfcompress", "TFLiteConverter")
+FILES = (*CONTENDERS, "tfcompress, their ranges")
 
 
 def _flags() -> flags.FlagValues:
@@ -57,11 +58,23 @@ def prepare(folder: Path, count: int) -> None:
     np.save(folder / "samples.npy", samples.astype(np.float32))
 
 
+def their_converter(model, samples):
+    """Returns TFLiteConverter set up for full int8."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    return converter
+
+
 def convert_once(contender: str, folder: Path) -> dict:
     """Loads the model, converts it and returns seconds and peak memory; loading does not count."""
     import keras
     import numpy as np
-    import tensorflow as tf
+    import tensorflow  # noqa: F401 - loading it is nobody's conversion time
 
     model = keras.models.load_model(folder / "model.keras", compile=False)
     samples = np.load(folder / "samples.npy", mmap_mode="r")
@@ -72,26 +85,44 @@ def convert_once(contender: str, folder: Path) -> dict:
 
         content = tfcompress.convert(model, target="cpu-int8", representative_data=samples).tflite
     else:
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-        content = converter.convert()
+        content = their_converter(model, samples).convert()
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     (folder / f"{contender}.tflite").write_bytes(content)
     return {"seconds": seconds, "peak_mb": peak / 1024, "loaded_mb": before / 1024, "size_bytes": len(content)}
 
 
+def convert_with_their_ranges(folder: Path) -> dict:
+    """Writes our file once more, from the very ranges that TFLiteConverter's calibrator measured."""
+    import keras
+    import numpy as np
+
+    from tfcompress import TARGETS, flatbuffer, lowering, quantization
+
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    converter = their_converter(model, np.load(folder / "samples.npy", mmap_mode="r"))
+    converter._experimental_calibrate_only = True
+    calibrated = flatbuffer.parse(converter.convert())
+    lowered = lowering.lower_keras(model)
+    hub = flatbuffer.parse(lowered.content)
+    ranges = {}
+    for mine, other in zip(flatbuffer.activation_tensors(hub), flatbuffer.activation_tensors(calibrated), strict=True):
+        measured = calibrated.subgraphs[0].tensors[other].quantization
+        name = flatbuffer.tensor_name(hub.subgraphs[0].tensors[mine])
+        ranges[name] = float(measured.min[0]), float(measured.max[0])
+    content = quantization.quantize(lowered.content, ranges, TARGETS["cpu-int8"])
+    (folder / "tfcompress, their ranges.tflite").write_bytes(content)
+    return {"tensors": len(ranges)}
+
+
 def compare(folder: Path) -> dict:
-    """Returns how the two files answer: distinct answers, smallest scale, largest difference in steps."""
+    """Returns how the files answer: distinct answers, smallest scale, largest difference in steps on the same ranges."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
     samples = np.load(folder / "samples.npy", mmap_mode="r")[:20]
     answers, scales, smallest = {}, {}, {}
-    for name in CONTENDERS:
+    for name in FILES:
         interpreter = Interpreter(str(folder / f"{name}.tflite"), num_threads=2)
         interpreter.allocate_tensors()
         given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
@@ -109,20 +140,20 @@ def compare(folder: Path) -> dict:
             for d in details
             if d["dtype"] == np.int8 and len(d["quantization_parameters"]["scales"]) == 1
         )
-    first, second = (answers[name] for name in CONTENDERS)
+    first, second = answers["tfcompress, their ranges"], answers["TFLiteConverter"]
     return {
-        "distinct_answers": len({tuple(row) for row in first}),
+        "distinct_answers": len({tuple(row) for row in answers["tfcompress"]}),
         "smallest_activation_scale": smallest["tfcompress"],
-        "same_output_scale": scales["tfcompress"] == scales["TFLiteConverter"],
+        "same_output_scale": scales["tfcompress, their ranges"] == scales["TFLiteConverter"],
         "largest_difference_steps": int(np.abs(first - second).max()),
         "differing_fraction": float(np.mean(first != second)),
     }
 
 
-def _child(contender: str, folder: Path) -> dict:
+def _child(contender: str, folder: Path, *more: str) -> dict:
     environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    command = [sys.executable, __file__, f"--contender={contender}", f"--folder={folder}"]
+    command = [sys.executable, __file__, f"--contender={contender}", f"--folder={folder}", *more]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{contender} failed:\n{done.stderr[-3000:]}")
@@ -139,16 +170,23 @@ def main() -> int:
         print(f"conversion.py: {error}", file=sys.stderr)
         return 2
     if values.contender:
-        print(json.dumps(convert_once(values.contender, Path(values.folder))))
+        folder = Path(values.folder)
+        if values.contender == "prepare":
+            prepare(folder, values.samples)
+            print("{}")
+            return 0
+        again = values.contender == FILES[2]
+        print(json.dumps(convert_with_their_ranges(folder) if again else convert_once(values.contender, folder)))
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder, values.samples)
+        _child("prepare", folder, f"--samples={values.samples}")
         runs: dict[str, list[dict]] = {contender: [] for contender in CONTENDERS}
         for turn in range(values.rounds):
             for contender in CONTENDERS if turn % 2 == 0 else CONTENDERS[::-1]:
                 runs[contender].append(_child(contender, folder))
                 print(f"round {turn + 1}: {contender:16} {runs[contender][-1]['seconds']:6.1f} s", file=sys.stderr)
+        _child(FILES[2], folder)
         outputs = compare(folder)
     pairs = [b["seconds"] / a["seconds"] for a, b in zip(*runs.values(), strict=True)]
     record = {
@@ -171,7 +209,8 @@ def main() -> int:
         print(f"tfcompress is {record['speed_ratio_median']:.2f} times as fast ({spread}, pair by pair)")
         print(
             f"outputs: {outputs['distinct_answers']} of 20 distinct, smallest activation scale "
-            f"{outputs['smallest_activation_scale']:.2e}, largest difference {outputs['largest_difference_steps']} step(s)"
+            f"{outputs['smallest_activation_scale']:.2e}, largest difference "
+            f"{outputs['largest_difference_steps']} step(s) on the same ranges"
         )
     text = json.dumps(record, indent=2) + "\n"
     if values.json == "-":

@@ -5,7 +5,7 @@ Arithmetic on TensorFlow tensors only; where it is applied is decided by ``point
 
 from typing import Any
 
-__all__ = ["activations", "as_constants", "weights"]
+__all__ = ["activations", "as_constants", "averages", "weights"]
 
 
 def weights(values: Any, channel_axes: tuple[int, ...], bits: int = 8) -> Any:
@@ -49,6 +49,29 @@ def activations(values: Any, low: Any, high: Any, bits: int = 8) -> Any:
     high = tf.maximum(high, low + 1e-6)
     rounded = tf.quantization.fake_quant_with_min_max_vars(tf.cast(values, tf.float32), low, high, num_bits=bits)
     return tf.cast(rounded, values.dtype)
+
+
+def averages(values: Any, low: Any, high: Any) -> Any:
+    """Returns pooled averages rounded to the int8 grid of [low, high] as TFLite's average pooling rounds them.
+
+    That kernel rounds halves away from the integer zero, where ``activations`` rounds them up, and halves are common: one
+    in four averages of a 2x2 window. The gradient is that of the identity.
+
+    Args:
+        values: averages of values on the grid, float tensor of any shape.
+        low: scalar tensor, at most 0.
+        high: scalar tensor, at least 0.
+    """
+    import tensorflow as tf
+
+    low, high = tf.cast(low, tf.float32), tf.cast(high, tf.float32)
+    scale = (tf.maximum(high, low + 1e-6) - low) / 255.0
+    zero_point = tf.round(-low / scale) - 128.0
+    integers = tf.cast(values, tf.float32) / scale + zero_point
+    integers = tf.round(integers * 1024.0) / 1024.0  # a half is a half in spite of float rounding
+    rounded = tf.sign(integers) * tf.floor(tf.abs(integers) + 0.5)
+    result = (tf.clip_by_value(rounded, -128.0, 127.0) - zero_point) * scale
+    return values + tf.stop_gradient(tf.cast(result, values.dtype) - values)
 
 
 def as_constants(values: Any, low: float, high: float) -> Any:

@@ -68,8 +68,9 @@ def _children(parent: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(parent, keras.layers.Layer):
         return
     owned = {id(layer): layer for layer in getattr(parent, "_layers", [])}
-    for name, value in list(vars(parent).items()):
-        if name == "_layers":
+    # TensorFlow's and Keras's own bookkeeping holds the layers too; the author's attributes are those without "_".
+    for name, value in sorted(vars(parent).items(), key=lambda item: item[0].startswith("_")):
+        if name == "_layers" or name.startswith("_self_"):
             continue
         for suffix, item in _flatten(value):
             if id(item) in owned:

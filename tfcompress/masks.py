@@ -14,7 +14,7 @@ Mask = Callable[[np.ndarray, float], np.ndarray]
 
 
 def pruned_count(size: int, sparsity: float) -> int:
-    """Returns how many of ``size`` weights are zero at ``sparsity``: the nearest whole number, halves upwards.
+    """Returns how many of ``size`` weights are zero at ``sparsity``: the nearest whole number, halves upwards, never all.
 
     Args:
         size: number of weights.
@@ -23,8 +23,10 @@ def pruned_count(size: int, sparsity: float) -> int:
     Example:
         >>> pruned_count(10, 0.25), pruned_count(4, 0.75)
         (3, 3)
+        >>> pruned_count(10, 0.99)
+        9
     """
-    return int(np.floor(size * sparsity + 0.5))
+    return max(min(int(np.floor(size * sparsity + 0.5)), size - 1), 0)
 
 
 def magnitude(weights: np.ndarray, sparsity: float) -> np.ndarray:

@@ -257,9 +257,9 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     def _round_like(self, point: str, values: Any) -> Any:
         if point in self._trackers:
             tracker = self._trackers[point]
-            return fake_quantization.activations(values, tracker[0], tracker[1])
+            return fake_quantization.averages(values, tracker[0], tracker[1])
         fixed = next(site.fixed for site in self.plan.sites.values() if site.name == point)  # type: ignore[union-attr]
-        return fake_quantization.activations(values, *fixed)
+        return fake_quantization.averages(values, *fixed)
 
     def _track(self, name: str, values: Any) -> Any:
         import tensorflow as tf

@@ -1,0 +1,116 @@
+"""Where a model rounds: one point at the end of each fused chain, on every kind of model."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from models import tiny_cnn
+from tfcompress import interception, points
+
+
+def test_a_chain_has_one_point_at_its_end():
+    assert points.plan(tiny_cnn()).tracked == (
+        "input:image",
+        "stem_relu",
+        "depthwise_relu",
+        "pointwise",
+        "residual",
+        "logits",
+    )
+
+
+def test_average_pooling_follows_its_input():
+    plan = points.plan(tiny_cnn())
+    assert plan.sites["average", 0].follows == "residual"
+
+
+def test_a_branch_ends_the_chain():
+    image = keras.Input((8, 8, 1), name="image")
+    conv = layers.Conv2D(4, 3, padding="same", name="conv")(image)
+    both = layers.Add(name="sum")([layers.ReLU(name="relu")(conv), conv])
+    assert points.plan(keras.Model(image, both)).tracked == ("input:image", "conv", "relu", "sum")
+
+
+def test_an_output_in_the_middle_ends_the_chain():
+    image = keras.Input((8, 8, 1), name="image")
+    conv = layers.Conv2D(4, 3, name="conv")(image)
+    assert "conv" in points.plan(keras.Model(image, [conv, layers.ReLU(name="relu")(conv)])).tracked
+
+
+def test_activations_with_a_prescribed_range_have_an_inner_point():
+    model = keras.Sequential([keras.Input((4,), name="x"), layers.Dense(3, activation="softmax", name="head")])
+    plan = points.plan(model)
+    assert plan.tracked == ("input:x", "head:inner")
+    assert plan.sites["head", 0].fixed == (0.0, 255 / 256)
+
+
+def test_nested_subclassed_and_operator_models_are_the_same_to_it():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="a"), layers.ReLU(name="b")], name="inner")
+    x = keras.Input((4,), name="x")
+    nested = keras.Model(x, layers.Dense(2, name="head")(inner(x) + x))
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = layers.Dense(4)
+            self.activate = layers.ReLU()
+            self.blocks = [layers.Dense(2)]
+
+        def call(self, inputs):
+            return self.blocks[0](self.activate(self.first(inputs)))
+
+    subclassed = Subclassed()
+    subclassed(np.zeros((1, 4), np.float32))
+    assert points.plan(nested).tracked == ("input:x", "inner/b", "add", "head")
+    assert points.plan(subclassed).tracked == ("input:input", "activate", "blocks/0")
+
+
+def test_a_shared_layer_has_a_point_for_each_call():
+    x, dense = keras.Input((4,), name="x"), layers.Dense(4, name="shared")
+    model = keras.Model(x, dense(dense(x)))
+    assert points.plan(model).tracked == ("input:x", "shared", "shared#1")
+
+
+def test_what_no_rule_describes_is_listed_with_the_reason():
+    class Mystery(layers.Layer):
+        def call(self, inputs):
+            return inputs * 2
+
+    model = keras.Sequential([keras.Input((4,), name="x"), Mystery(name="mystery"), layers.Dense(2, name="head")])
+    plan = points.plan(model)
+    assert list(plan.skipped) == ["mystery"]
+    assert "no rule for Mystery" in plan.skipped["mystery"]
+
+
+def test_dropout_is_transparent():
+    model = keras.Sequential(
+        [keras.Input((4,), name="x"), layers.Dense(4, name="a"), layers.Dropout(0.5), layers.ReLU(name="relu")]
+    )
+    assert points.plan(model).tracked == ("input:x", "relu")
+
+
+def test_planning_leaves_no_trace_on_the_model():
+    model = tiny_cnn()
+    before = {id(layer): dict(vars(layer)) for layer in model.layers}
+    points.plan(model)
+    assert all("call" not in vars(layer) for layer in (model, *model.layers))
+    assert {id(layer): dict(vars(layer)).keys() for layer in model.layers} == {k: v.keys() for k, v in before.items()}
+
+
+def test_interception_comes_off_after_an_exception():
+    model = tiny_cnn()
+
+    def fail(path, index, layer, call, args, kwargs):
+        raise RuntimeError("inside a layer")
+
+    with pytest.raises(RuntimeError), interception.Interception(model, interception.layer_paths(model), fail):
+        model(np.zeros((1, 8, 8, 2), np.float32))
+    assert not interception.restore(model)
+
+
+def test_unbuilt_model_is_one_clear_error():
+    from tfcompress.errors import ModelError
+
+    with pytest.raises(ModelError, match="must be built"):
+        points.plan(keras.Sequential([layers.Dense(2)]))

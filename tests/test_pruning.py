@@ -1,0 +1,99 @@
+"""The pruning callback in real fits: exact sparsity, zeros that stay, hands off afterwards."""
+
+import keras
+import numpy as np
+import pytest
+
+import tfcompress as tfc
+from models import compiled, striped_pictures, tiny_cnn
+from tfcompress import masks
+from tfcompress.errors import TrainingError
+from tfcompress.pruning import prunable_weights
+
+X, Y = striped_pictures(128)
+
+
+def fit(model, callbacks, **options):
+    return model.fit(X, Y, batch_size=32, verbose=0, callbacks=callbacks, **{"epochs": 2, **options})
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": False}, {"steps_per_execution": 4}], ids=str)
+def test_every_kernel_has_exactly_the_scheduled_zeros(options):
+    model = compiled(tiny_cnn(), **options)
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.7, end=4), frequency=1)
+    history = fit(model, [pruning])
+    for variable in prunable_weights(model).values():
+        values = variable.numpy()
+        assert int((values == 0).sum()) == masks.pruned_count(values.size, 0.7)
+    assert history.history["sparsity"][-1] == pytest.approx(0.7, abs=0.01)  # whole weights in small kernels
+
+
+def test_the_model_is_plain_afterwards():
+    model = compiled(tiny_cnn())
+    before = model.to_json()
+    fit(model, [tfc.MagnitudePruning(0.5, frequency=1)])
+    assert all(variable.constraint is None for variable in model.trainable_variables)
+    assert model.to_json() == before
+
+
+def test_a_former_constraint_is_kept_and_comes_back():
+    constraint = keras.constraints.MaxNorm(0.5, axis=0)
+    model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Flatten(), keras.layers.Dense(3, name="head")])
+    kernel = model.get_layer("head").kernel
+    kernel.constraint = constraint
+    compiled(model)
+    fit(model, [tfc.MagnitudePruning(0.5, frequency=1)])
+    assert kernel.constraint is constraint
+    assert np.linalg.norm(kernel.numpy(), axis=0).max() <= 0.5 + 1e-6  # float32 rounding of the norm
+    assert masks.sparsity(kernel.numpy()) == 0.5
+
+
+def test_a_second_fit_with_the_same_instance_works():
+    pruning = tfc.MagnitudePruning(0.5, frequency=1)
+    for seed in (0, 1):
+        model = compiled(tiny_cnn(seed))
+        fit(model, [pruning])
+        assert masks.sparsity(model.get_layer("stem").kernel.numpy()) == 0.5
+
+
+@pytest.mark.parametrize(
+    "layers", ["pointwise", ["point*"], lambda path, layer: path == "pointwise"], ids=["name", "patterns", "predicate"]
+)
+def test_only_the_chosen_layers_are_pruned(layers):
+    model = compiled(tiny_cnn())
+    fit(model, [tfc.MagnitudePruning(0.5, layers=layers, frequency=1)], epochs=1)
+    assert masks.sparsity(model.get_layer("pointwise").kernel.numpy()) == 0.5
+    assert masks.sparsity(model.get_layer("stem").kernel.numpy()) == 0.0
+
+
+def test_a_pattern_without_a_match_is_an_error_before_training():
+    model = compiled(tiny_cnn())
+    with pytest.raises(ValueError, match="must match a layer. Received: 'pontwise'"):
+        fit(model, [tfc.MagnitudePruning(0.5, layers="pontwise")])
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_nothing_to_prune_is_an_error():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
+    model.compile("sgd", "mse")
+    with pytest.raises(TrainingError, match="must have a layer to prune"):
+        model.fit(np.ones((4, 4)), np.ones((4, 4)), verbose=0, callbacks=[tfc.MagnitudePruning(0.5)])
+
+
+def test_a_fit_that_ends_too_early_says_so():
+    model = compiled(tiny_cnn())
+    with pytest.warns(UserWarning, match="the schedule would reach 80.0%"):
+        fit(model, [tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.8, end=1000))], epochs=1)
+
+
+def test_the_toolkits_schedules_are_accepted_as_they_are():
+    toolkit = pytest.importorskip("tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule")
+    model = compiled(tiny_cnn())
+    fit(model, [tfc.MagnitudePruning(toolkit.ConstantSparsity(0.5, begin_step=0, frequency=1), frequency=1)])
+    assert masks.sparsity(model.get_layer("stem").kernel.numpy()) == 0.5
+
+
+@pytest.mark.parametrize("frequency", [0, -1, 1.5, True])
+def test_wrong_frequency(frequency):
+    with pytest.raises(ValueError, match="frequency must be"):
+        tfc.MagnitudePruning(0.5, frequency=frequency)

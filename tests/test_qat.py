@@ -1,0 +1,196 @@
+"""The QAT callback in real fits: fake-quantized inside, plain outside, ranges that travel, equal to the file."""
+
+import keras
+import numpy as np
+import pytest
+
+import tfcompress as tfc
+from models import compiled, striped_pictures, tiny_cnn
+from tfcompress.errors import ConversionError, TrainingError
+from tfcompress.interpreter import open_model
+from tfcompress.qat import trained_ranges
+from tfcompress.ranges import read_archive
+
+X, Y = striped_pictures(256)
+TEST_X, TEST_Y = striped_pictures(512, seed=1)
+
+
+def fit(model, callbacks, epochs=4, **options):
+    return model.fit(X, Y, batch_size=32, epochs=epochs, verbose=0, callbacks=callbacks, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model after pruning and QAT, its callback, its history and its saved file."""
+    model = compiled(tiny_cnn())
+    qat = tfc.QuantizationAwareTraining(begin_epoch=1)
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.5, end=20), frequency=1)
+    history = fit(model, [pruning, qat], epochs=6, validation_data=(TEST_X, TEST_Y))
+    path = tmp_path_factory.mktemp("trained") / "model.keras"
+    model.save(path)
+    return model, qat, history.history, path
+
+
+def test_validation_evaluate_and_the_file_answer_alike(trained):
+    model, qat, history, path = trained
+    quantized = model.evaluate(TEST_X, TEST_Y, verbose=0, callbacks=[qat], return_dict=True)
+    plain = model.evaluate(TEST_X, TEST_Y, verbose=0, return_dict=True)
+    assert quantized["accuracy"] == pytest.approx(history["val_accuracy"][-1])
+    assert quantized["loss"] == pytest.approx(history["val_loss"][-1], rel=1e-5)
+    assert quantized["loss"] != plain["loss"]  # it is another model outside
+
+    answers = model.predict(TEST_X, verbose=0, callbacks=[qat])
+    file = open_model(tfc.convert(path).tflite)
+    logits = file.run({"image": TEST_X})["logits"]
+    steps = np.abs(logits - answers) / file.outputs[0].scale
+    assert np.mean(logits.argmax(1) == answers.argmax(1)) >= 0.998
+    assert steps.max() <= 3.01  # requantization in integers may differ by a step in each of three layers behind one another
+    assert np.mean(steps > 1.01) < 0.02
+    assert np.mean(logits.argmax(1) == TEST_Y) == pytest.approx(quantized["accuracy"], abs=0.002)
+
+
+def test_without_the_callback_it_is_the_float_model_again(trained):
+    model, qat, _, path = trained
+    before = model.predict(TEST_X, verbose=0)
+    model.predict(TEST_X, verbose=0, callbacks=[qat])
+    np.testing.assert_array_equal(model.predict(TEST_X, verbose=0), before)
+    np.testing.assert_allclose(keras.models.load_model(path).predict(TEST_X, verbose=0), before, rtol=1e-5, atol=1e-6)
+    assert all("call" not in vars(layer) for layer in (model, *model.layers))
+
+
+def test_a_plain_keras_opens_the_file(trained, tmp_path):
+    import subprocess
+    import sys
+
+    code = f"""
+import sys, keras
+model = keras.models.load_model({str(trained[3])!r})
+assert not any(name.startswith("tfcompress") for name in sys.modules)
+print(type(model).__module__, len(model.layers))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[0].startswith("keras.")
+
+
+def test_ranges_survive_the_file(trained):
+    model, qat, _, path = trained
+    stored = read_archive(path)
+    assert stored.ranges == qat.ranges == trained_ranges(model).ranges
+    assert set(qat.ranges) == set(qat.plan.tracked)
+
+
+def test_a_trained_model_needs_no_data_and_says_where_ranges_came_from(trained):
+    result = tfc.convert(trained[3])
+    assert (result.points.trained, result.points.calibrated, result.points.missing) == (6, 0, 0)
+    assert result.target.name == "cpu-int8"
+    assert result.float_tensors == ()
+    in_process = tfc.convert(trained[0])
+    assert in_process.tflite == result.tflite
+
+
+def test_pruned_zeros_arrive_in_the_file(trained):
+    result = tfc.convert(trained[3])
+    for name, sparsity in result.contents.sparsity.items():
+        assert sparsity >= 0.49, name  # 50 % of each kernel, rounded to whole weights; rounding to int8 adds zeros
+
+
+def test_the_scales_of_the_file_are_the_trained_ones(trained):
+    _, qat, _, path = trained
+    file = open_model(tfc.convert(path).tflite)
+    low, high = qat.ranges["logits"]
+    assert file.outputs[0].scale == pytest.approx((high - low) / 255, rel=1e-5)  # nudged in float32
+
+
+def test_ranges_of_other_weights_are_refused(trained, tmp_path):
+    model = keras.models.clone_model(trained[0])
+    model.set_weights(trained[0].get_weights())
+    compiled(model)
+    qat = tfc.QuantizationAwareTraining()
+    fit(model, [qat], epochs=1)
+    fit(model, [], epochs=1)
+    model.save(tmp_path / "moved.keras")
+    for source in (model, tmp_path / "moved.keras"):
+        with pytest.raises(ConversionError, match="--ranges=calibrated"):
+            tfc.convert(source)
+    assert tfc.convert(model, ranges="trained").points.trained == 6
+    calibrated = tfc.convert(model, ranges="calibrated", representative_data=X)
+    assert calibrated.points.trained == 0
+    assert calibrated.points.calibrated > 0
+
+
+def test_ranges_stand_still_from_the_freeze_on():
+    model = compiled(tiny_cnn())
+    qat = tfc.QuantizationAwareTraining(freeze_epoch=1)
+    seen = []
+    fit(model, [qat, keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(qat.ranges)))], 3)
+    assert seen[0] == seen[1] == seen[2]
+    assert all(low <= 0 <= high for low, high in seen[0].values())
+
+
+def test_before_begin_epoch_the_training_is_the_plain_one():
+    histories = []
+    for callbacks in ([], [tfc.QuantizationAwareTraining(begin_epoch=2)]):
+        model = compiled(tiny_cnn(), jit_compile=False)
+        histories.append(fit(model, callbacks, epochs=2, shuffle=False).history["loss"])
+    assert histories[0] == pytest.approx(histories[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"jit_compile": False}, {"run_eagerly": True}, {"steps_per_execution": 2}], ids=str)
+def test_learns_ranges_under_every_way_to_run(options):
+    model = compiled(tiny_cnn(), **options)
+    qat = tfc.QuantizationAwareTraining()
+    fit(model, [qat], epochs=1)
+    assert set(qat.ranges) == set(qat.plan.tracked)
+
+
+def test_a_second_fit_goes_on_with_the_ranges():
+    model = compiled(tiny_cnn())
+    qat = tfc.QuantizationAwareTraining()
+    fit(model, [qat], epochs=1)
+    first = qat.ranges
+    fit(model, [qat], epochs=1)
+    assert qat.ranges.keys() == first.keys()
+    assert qat.ranges != first
+
+
+def test_mixed_precision_trains_and_converts():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = compiled(tiny_cnn())
+    finally:
+        keras.config.set_dtype_policy(policy)
+    qat = tfc.QuantizationAwareTraining()
+    fit(model, [qat], epochs=1)
+    assert tfc.convert(model).float_tensors == ()
+    assert model.layers[1].compute_dtype == "float16"
+
+
+def test_an_exception_in_the_data_leaves_the_float_model():
+    model = compiled(tiny_cnn())
+
+    def broken():
+        yield X[:32], Y[:32]
+        raise RuntimeError("the disk is gone")
+
+    with pytest.raises(Exception, match="the disk is gone"):
+        model.fit(broken(), shuffle=False, verbose=0, callbacks=[tfc.QuantizationAwareTraining()])
+    assert all("call" not in vars(layer) for layer in (model, *model.layers))
+    assert model.train_function is None
+
+
+def test_evaluation_before_training_is_an_error():
+    model = compiled(tiny_cnn())
+    with pytest.raises(TrainingError, match="Pass the same callback to model.fit first"):
+        model.evaluate(TEST_X, TEST_Y, verbose=0, callbacks=[tfc.QuantizationAwareTraining()])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"begin_epoch": -1}, {"begin_epoch": 1.5}, {"freeze_epoch": 0}, {"momentum": 1.0}, {"begin_epoch": True}],
+    ids=str,
+)
+def test_wrong_arguments(options):
+    with pytest.raises(ValueError, match="Received"):
+        tfc.QuantizationAwareTraining(**options)
