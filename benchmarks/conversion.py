@@ -154,7 +154,7 @@ def _child(contender: str, folder: Path, *more: str) -> dict:
     environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
     command = [sys.executable, __file__, f"--contender={contender}", f"--folder={folder}", *more]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{contender} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -22,7 +22,26 @@ _HOMES = {
 }
 _MODULES = ("errors", "masks", "metrics", "observers", "points", "schedules", "targets")
 
-__all__ = ["__version__", *_HOMES, *_MODULES]
+__all__ = [
+    "TARGETS",
+    "Conversion",
+    "MagnitudePruning",
+    "Measurement",
+    "QuantizationAwareTraining",
+    "Target",
+    "TfcompressError",
+    "__version__",
+    "convert",
+    "errors",
+    "masks",
+    "measure",
+    "metrics",
+    "observers",
+    "points",
+    "report",
+    "schedules",
+    "targets",
+]
 
 if TYPE_CHECKING:
     from . import errors, masks, metrics, observers, points, schedules, targets

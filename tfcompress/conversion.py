@@ -201,15 +201,16 @@ def convert(
     lowered = _lower(source, stored, chosen, debug)
     samples = None
     if representative_data is not None:
-        samples = data.load_representative(
-            representative_data, lowered.inputs, scaling=scaling, allow_pickle=allow_unsafe
+        samples = _Remembering(
+            data.load_representative(representative_data, lowered.inputs, scaling=scaling, allow_pickle=allow_unsafe)
         )
-        samples = _Remembering(samples)
     measured = None
     points = PointCounts()
     tflite = lowered.content
     if chosen.integer:
-        found, measured, points = _find_ranges(lowered, samples, chosen, source.name, chosen_observer, on_progress, debug)
+        found, measured, points = _find_ranges(
+            lowered, samples, chosen, source.name, chosen_observer, on_progress, debug
+        )
         tflite = quantization.quantize(lowered.content, found, chosen, debug=debug)
     contents = verification.walk(tflite)
     forbidden = verification.forbidden_floats(tflite, chosen)

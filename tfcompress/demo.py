@@ -126,7 +126,9 @@ def train_compressed(digits: Digits, seed: int) -> tuple[Any, Any]:
 
 def _flags() -> flags.FlagValues:
     values = new_flags()
-    flags.DEFINE_string("output", "demo_output", "the folder for the files, the JSON record and the report", flag_values=values)
+    flags.DEFINE_string(
+        "output", "demo_output", "the folder for the files, the JSON record and the report", flag_values=values
+    )
     flags.DEFINE_integer("seed", 0, "seed of the initial weights and of the split", lower_bound=0, flag_values=values)
     return values
 

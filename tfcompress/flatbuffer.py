@@ -19,8 +19,8 @@ __all__ = [
     "dtype_of",
     "expose",
     "fold_dynamic_reshapes",
-    "op_name",
     "op_counts",
+    "op_name",
     "pack",
     "parse",
     "set_ranges",
@@ -216,9 +216,7 @@ def set_ranges(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
             tensor.quantization = parameters
 
 
-def set_signature(
-    model: Any, inputs: list[str], outputs: list[str], *, key: str = "serving_default"
-) -> None:
+def set_signature(model: Any, inputs: list[str], outputs: list[str], *, key: str = "serving_default") -> None:
     """Writes the one signature by which the file is fed: a name for each input and output, in their order."""
     schema, graph = _schema(), model.subgraphs[0]
 

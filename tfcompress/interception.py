@@ -8,11 +8,19 @@ to attributes of somebody else's Keras objects. It does not decide what a layer'
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import keras
 
-__all__ = ["Interception", "attach_asset", "call_with_weights", "in_float32", "layer_paths", "restore", "swapped_activation"]
+__all__ = [
+    "Interception",
+    "attach_asset",
+    "call_with_weights",
+    "in_float32",
+    "layer_paths",
+    "restore",
+    "swapped_activation",
+]
 
 Handler = Callable[[str, int, Any, Callable[..., Any], tuple, dict], Any]
 """(layer path, index of this call in the model's call, layer, original call, args, kwargs) -> outputs."""
@@ -147,11 +155,11 @@ class Interception:
         """Puts every call back; does nothing when nothing is installed."""
         restore(self._model)
 
-    def __enter__(self) -> "Interception":
+    def __enter__(self) -> Self:
         self.install()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.remove()
 
     def _layer_call(self, path: str, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:

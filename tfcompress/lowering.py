@@ -137,7 +137,9 @@ def lower_saved_model(path: str, *, weights: str = "float32", debug: bool = Fals
         try:
             loaded = tf.saved_model.load(path)
         except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-            raise ModelError(f"The SavedModel cannot be read: {path} ({_first_line(error)}). Export it again.") from error
+            raise ModelError(
+                f"The SavedModel cannot be read: {path} ({_first_line(error)}). Export it again."
+            ) from error
     signatures = dict(loaded.signatures)
     key = "serving_default" if "serving_default" in signatures else next(iter(signatures), None)
     if key is None or (key != "serving_default" and len(signatures) > 1):
@@ -177,7 +179,9 @@ def lower_flatbuffer(content: bytes, *, place: str) -> Lowered:
     if "QUANTIZE" in flatbuffer.op_counts(parsed) or any(
         flatbuffer.type_name(tensor) in ("INT8", "UINT8", "INT16") for tensor in fed
     ):
-        raise ModelError(f"A model to convert must be float. Received: {place}, quantized already. Use its float source.")
+        raise ModelError(
+            f"A model to convert must be float. Received: {place}, quantized already. Use its float source."
+        )
     signature = (parsed.signatureDefs or [None])[0]
 
     def named(indices: Any, maps: Any) -> list[str]:

@@ -301,9 +301,7 @@ def _trace(model: keras.Model) -> tuple[list[_Call], list[Any], list[Any]]:
     return calls, model_inputs, outputs
 
 
-def _decide(
-    calls: list[_Call], inputs: list[Any], outputs: list[Any], tensors: list[signatures.InputTensor]
-) -> Plan:
+def _decide(calls: list[_Call], inputs: list[Any], outputs: list[Any], tensors: list[signatures.InputTensor]) -> Plan:
     producer: dict[int, _Call] = {}
     readers: dict[int, list[_Call]] = {}
     for call in calls:
@@ -376,7 +374,11 @@ def _decide(
                 fused.add(id(call))
         is_point = id(call) not in fused
         sites[call.path, call.index] = Site(
-            call.name, _present(call.layer, rule.weights), inner=inner, output=is_point, fixed=fixed if is_point else None
+            call.name,
+            _present(call.layer, rule.weights),
+            inner=inner,
+            output=is_point,
+            fixed=fixed if is_point else None,
         )
         if is_point:
             point_of[id(out)] = call.name

@@ -125,7 +125,9 @@ class MagnitudePruning(keras.callbacks.Callback):
         """Reports the sparsity over all pruned weights."""
         if logs is not None and self._pruned:
             zeros = sum(int(np.sum(np.asarray(variable) == 0)) for variable, _, _ in self._pruned.values())
-            logs["sparsity"] = zeros / sum(variable.value.shape.num_elements() for variable, _, _ in self._pruned.values())
+            logs["sparsity"] = zeros / sum(
+                variable.value.shape.num_elements() for variable, _, _ in self._pruned.values()
+            )
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the masks off; the zeros stay."""
@@ -150,7 +152,11 @@ class MagnitudePruning(keras.callbacks.Callback):
         if callable(self.layers):
             by_path = interception.layer_paths(self.model)
             choose = self.layers
-            chosen = {name: v for name, v in weights.items() if choose(name.rpartition("/")[0], by_path[name.rpartition("/")[0]])}
+            chosen = {
+                name: v
+                for name, v in weights.items()
+                if choose(name.rpartition("/")[0], by_path[name.rpartition("/")[0]])
+            }
             if not chosen:
                 raise ValueError(f"layers must choose at least one layer. Known: {_paths(weights)}.")
             return chosen

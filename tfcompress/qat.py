@@ -229,9 +229,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         args = (keras.tree.map_structure(quantize, args[0]), *args[1:])
         return call(*args, **kwargs)
 
-    def _on_layer(
-        self, path: str, index: int, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict
-    ) -> Any:
+    def _on_layer(self, path: str, index: int, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
         site = self.plan.sites.get((path, index))  # type: ignore[union-attr]
         if site is None:
             return call(*args, **kwargs)
@@ -258,8 +256,9 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if point in self._trackers:
             tracker = self._trackers[point]
             return fake_quantization.averages(values, tracker[0], tracker[1])
-        fixed = next(site.fixed for site in self.plan.sites.values() if site.name == point)  # type: ignore[union-attr]
-        return fake_quantization.averages(values, *fixed)
+        sites = self.plan.sites.values()  # type: ignore[union-attr]
+        low, high = next(site.fixed for site in sites if site.name == point and site.fixed)
+        return fake_quantization.averages(values, low, high)
 
     def _track(self, name: str, values: Any) -> Any:
         import tensorflow as tf

@@ -12,12 +12,36 @@ from .errors import ConversionError
 from .lowering import converter_silenced
 from .targets import Target
 
-__all__ = ["complete_ranges", "quantize", "needed_ranges"]
+__all__ = ["complete_ranges", "needed_ranges", "quantize"]
 
 _SAME_SCALE = frozenset(
-    """RESHAPE MAX_POOL_2D AVERAGE_POOL_2D PAD PADV2 MIRROR_PAD TRANSPOSE SQUEEZE EXPAND_DIMS STRIDED_SLICE SLICE SPLIT
-    SPLIT_V GATHER GATHER_ND RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SPACE_TO_DEPTH DEPTH_TO_SPACE BATCH_TO_SPACE_ND
-    SPACE_TO_BATCH_ND UNPACK TILE REVERSE_V2 BROADCAST_TO""".split()
+    [
+        "RESHAPE",
+        "MAX_POOL_2D",
+        "AVERAGE_POOL_2D",
+        "PAD",
+        "PADV2",
+        "MIRROR_PAD",
+        "TRANSPOSE",
+        "SQUEEZE",
+        "EXPAND_DIMS",
+        "STRIDED_SLICE",
+        "SLICE",
+        "SPLIT",
+        "SPLIT_V",
+        "GATHER",
+        "GATHER_ND",
+        "RESIZE_BILINEAR",
+        "RESIZE_NEAREST_NEIGHBOR",
+        "SPACE_TO_DEPTH",
+        "DEPTH_TO_SPACE",
+        "BATCH_TO_SPACE_ND",
+        "SPACE_TO_BATCH_ND",
+        "UNPACK",
+        "TILE",
+        "REVERSE_V2",
+        "BROADCAST_TO",
+    ]
 )
 _MOVES_ALL = frozenset(("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE"))
 # Quantization specification of TFLite: scale and zero point of these outputs are prescribed.
@@ -30,9 +54,7 @@ _PRESCRIBED = {
 }
 
 
-def complete_ranges(
-    content: bytes, ranges: Mapping[str, tuple[float, float]]
-) -> dict[str, tuple[float, float]]:
+def complete_ranges(content: bytes, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """Returns ``ranges`` with those that follow from them: prescribed ones, and those of ops that only move values.
 
     Args:
@@ -76,7 +98,7 @@ def needed_ranges(content: bytes) -> list[str]:
     """Returns the names of the tensors that need a range from training or calibration: the points of the file."""
     model = flatbuffer.parse(content)
     graph = model.subgraphs[0]
-    free = set()
+    free: set[int] = set()
     for operator in graph.operators:
         if flatbuffer.op_name(model, operator) in _SAME_SCALE or flatbuffer.op_name(model, operator) in _PRESCRIBED:
             free.update(int(index) for index in operator.outputs)

@@ -60,7 +60,9 @@ class TrainedRanges:
             raise ModelError(f"The asset {ASSET} of the model is damaged: {error}. Save the model again.") from error
         for name, (low, high) in ranges.items():
             if not (np.isfinite(low) and np.isfinite(high) and low <= 0 <= high):
-                raise ModelError(f"A trained range must be finite and contain zero. Received: {name} = [{low}, {high}].")
+                raise ModelError(
+                    f"A trained range must be finite and contain zero. Received: {name} = [{low}, {high}]."
+                )
         return cls(ranges, sha256)
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ def _check_sparsity(name: str, value: float) -> None:
 
 
 def _is_percentage(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 1 < value < 100
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1 < value < 100
 
 
 def _check_step(name: str, value: int) -> None:

@@ -113,7 +113,7 @@ def forbidden_floats(content: bytes, target: Target) -> list[str]:
     model = flatbuffer.parse(content)
     names = []
     for graph in model.subgraphs:
-        allowed = set()
+        allowed: set[int] = set()
         if target.input_type == "float32":
             allowed.update(int(index) for index in graph.inputs)
         if target.output_type == "float32":

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Makes a .tflite file from a Keras model: ``python tools/convert.py --help``."""
 
 import sys
@@ -6,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tfcompress.cli import run  # noqa: E402
+from tfcompress.cli import run
 
 if __name__ == "__main__":
     sys.exit(run("convert", sys.argv[1:], program="convert.py"))

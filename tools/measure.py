@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Measures .tflite files: ``python tools/measure.py --help``."""
 
 import sys
@@ -6,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tfcompress.cli import run  # noqa: E402
+from tfcompress.cli import run
 
 if __name__ == "__main__":
     sys.exit(run("measure", sys.argv[1:], program="measure.py"))

@@ -19,7 +19,9 @@ _EXAMPLE = "{program} --model=model.keras --representative_data=images/ --output
 
 def _flags() -> flags.FlagValues:
     values = new_flags()
-    flags.DEFINE_string("model", None, "a .keras, .h5 or float .tflite file, or a SavedModel folder", flag_values=values)
+    flags.DEFINE_string(
+        "model", None, "a .keras, .h5 or float .tflite file, or a SavedModel folder", flag_values=values
+    )
     flags.DEFINE_string("output", None, "where the .tflite file goes", flag_values=values)
     flags.DEFINE_string(
         "representative_data", None, "what the model will see: .npy, .npz or a folder of images", flag_values=values
@@ -28,7 +30,8 @@ def _flags() -> flags.FlagValues:
         "target",
         None,
         list(TARGETS),
-        "what the file is for: " + "; ".join(f"{name}, {target.purpose}" for name, target in TARGETS.items())
+        "what the file is for: "
+        + "; ".join(f"{name}, {target.purpose}" for name, target in TARGETS.items())
         + ". Without it cpu-int8 where ranges or data are there, else dynamic",
         flag_values=values,
     )
@@ -48,10 +51,15 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_bool("strict", True, "fail when a float tensor is left in an integer file", flag_values=values)
     flags.DEFINE_bool(
-        "allow_unsafe", False, "load files that bring code or pickles along; only from people you trust", flag_values=values
+        "allow_unsafe",
+        False,
+        "load files that bring code or pickles along; only from people you trust",
+        flag_values=values,
     )
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
-    flags.DEFINE_string("json", None, "also write the account of the conversion as JSON; - is stdout", flag_values=values)
+    flags.DEFINE_string(
+        "json", None, "also write the account of the conversion as JSON; - is stdout", flag_values=values
+    )
     return values
 
 

@@ -18,7 +18,9 @@ def _flags() -> flags.FlagValues:
     values = new_flags()
     flags.DEFINE_list("model", None, "one or several .tflite files", flag_values=values)
     flags.DEFINE_string(
-        "data", None, "labelled data: .npz with x and y, or a folder with one sub-folder of images per class",
+        "data",
+        None,
+        "labelled data: .npz with x and y, or a folder with one sub-folder of images per class",
         flag_values=values,
     )
     flags.DEFINE_integer("threads", 1, "threads for one inference", lower_bound=1, flag_values=values)

@@ -41,7 +41,9 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, required: Seque
     if values.help:
         return True
     if len(rest) > 1:
-        raise UsageError(f"Every input is a flag. Received: {rest[1]!r}. Write --NAME={rest[1]}; --help lists the flags.")
+        raise UsageError(
+            f"Every input is a flag. Received: {rest[1]!r}. Write --NAME={rest[1]}; --help lists the flags."
+        )
     missing = [name for name in required if not values[name].value]
     if missing:
         raise UsageError(f"--{missing[0]} must be given. --help lists the flags.")
@@ -57,5 +59,7 @@ def help_text(values: flags.FlagValues, *, program: str, summary: str, example: 
         shown = f"--[no]{name}" if flag.boolean and flag.default else f"--{name}"
         shown += "" if flag.boolean else "=" + ("..." if flag.parser.syntactic_help else "VALUE")
         lines.append(f"  {shown}")
-        lines += textwrap.wrap(flag.help.rstrip(".") + "." + default, 74, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines += textwrap.wrap(
+            flag.help.rstrip(".") + "." + default, 74, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
     return "\n".join(lines)

@@ -7,6 +7,7 @@ pointing descriptor 2 elsewhere.
 import os
 import sys
 import time
+from typing import Any, Self
 
 __all__ = ["Progress"]
 
@@ -24,15 +25,15 @@ class Progress:
     def __init__(self, what: str, unit: str) -> None:
         self._what = what
         self._unit = unit
-        self._bar = None
+        self._bar: Any = None
         self._done = 0
         self._spoke = time.monotonic()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         try:
             self._stream = os.fdopen(os.dup(2), "w")
         except OSError:  # a service without standard error
-            self._stream = open(os.devnull, "w")  # noqa: SIM115 - closed in __exit__
+            self._stream = open(os.devnull, "w")
         self._terminal = self._stream.isatty()
         return self
 

@@ -17,6 +17,7 @@ from ..tables import as_list, milliseconds_text, size_text
 __all__ = ["report"]
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
+DENSE_BELOW = 0.05  # quantization alone turns a few per cent of small weights into zeros; the page says 5 %
 Sparsity = Mapping[str, Mapping[str, float]]
 
 
@@ -123,7 +124,9 @@ def pictures(names: list[str], records: list[Measurement], sparsity: Sparsity) -
         "sparsity": [
             (model, Markup(plots.sparsity_bars(model, layers, position=positions[model])))
             for model, layers in sparsity.items()
+            if max(layers.values()) > DENSE_BELOW
         ],
+        "dense": [model for model, layers in sparsity.items() if max(layers.values()) <= DENSE_BELOW],
     }
 
 

@@ -23,11 +23,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK = "#1f2933"
 GREY = "#6b7580"
 GRID = "#e4e7eb"
-WIDTH_INCHES = 5.6
+WIDTH_INCHES = 4.4
 BAR_INCHES = 0.34
 FRAME_INCHES = 0.75
 FONT_POINTS = 9.5
 LONGEST_NAME = 24
+LONGEST_SIDE_NAME = 18
 LOGARITHMIC_FROM = 20  # ratio of the largest to the smallest file from which small files would crowd at the left
 LABEL_POINTS = 15.0
 
@@ -39,8 +40,8 @@ def accuracy_against_size(names: Sequence[str], measurements: Sequence[Measureme
         names: one per measurement.
         measurements: at least one of them with an accuracy.
     """
-    figure = new_figure(3.3)
-    axes = figure.add_axes((0.115, 0.16, 0.54, 0.8))
+    figure = new_figure(3.0)
+    axes = figure.add_axes((0.155, 0.17, 0.47, 0.79))
     chosen = [i for i, record in enumerate(measurements) if record.accuracy is not None]
     sizes = [measurements[i].size_bytes / 1e3 for i in chosen]
     accuracies = [100 * (measurements[i].accuracy or 0.0) for i in chosen]
@@ -51,6 +52,7 @@ def accuracy_against_size(names: Sequence[str], measurements: Sequence[Measureme
     middle, half = (max(accuracies) + min(accuracies)) / 2, max(1.0, 0.6 * (max(accuracies) - min(accuracies)))
     axes.set_ylim(middle - half, middle + half)
     axes.set_ylabel("accuracy, %")
+    axes.yaxis.set_major_locator(tick_locator(6))
     style(axes, grid="both")
     label_at_the_side(axes, [names[i] for i in chosen], sizes, accuracies, [colour(i) for i in chosen])
     return svg(figure, "a", "Accuracy against file size")
@@ -68,7 +70,7 @@ def set_size_axis(axes: Any, sizes: Sequence[float]) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, 1.1 * max(sizes))
-        axes.xaxis.set_major_locator(tick_locator(5))
+        axes.xaxis.set_major_locator(tick_locator(4))
     axes.set_xlabel("file size, kB" + (" (logarithmic)" if logarithmic else ""))
 
 
@@ -83,7 +85,7 @@ def label_at_the_side(
     places = spread([fractions[i] for i in order], min(LABEL_POINTS / height_points, 1 / max(len(names) - 1, 1)))
     for i, place in zip(order, places, strict=True):
         axes.annotate(
-            shortened(names[i], LONGEST_NAME - 2),
+            shortened(names[i], LONGEST_SIDE_NAME),
             (xs[i], ys[i]),
             xytext=(1.06, place),
             textcoords="axes fraction",
@@ -136,8 +138,8 @@ def latency_bars(names: Sequence[str], measurements: Sequence[Measurement]) -> s
     for row, median, p90 in zip(rows, medians, p90s, strict=True):
         value_text(axes, p90, row, milliseconds_text(median))
     axes.set_xlim(0, 1.16 * max(p90s) or 1.0)
-    axes.xaxis.set_major_locator(tick_locator(6))
-    axes.set_xlabel("median time per inference, ms (whisker: p90)")
+    axes.xaxis.set_major_locator(tick_locator(4))
+    axes.set_xlabel("median ms per inference, whisker to p90")
     style(axes, grid="x")
     return svg(figure, "l", "Latency per file")
 
@@ -155,7 +157,7 @@ def sparsity_bars(name: str, layers: Mapping[str, float], *, position: int) -> s
     axes.barh(range(len(layers)), percents, height=0.62, color=colour(position), zorder=2)
     for row, percent in enumerate(percents):
         value_text(axes, percent, row, f"{percent:.0f}")
-    axes.set_xlim(0, 109)
+    axes.set_xlim(0, 112)
     axes.set_xticks(range(0, 101, 25))
     axes.set_xlabel("zero weights, %")
     style(axes, grid="x")
@@ -166,7 +168,7 @@ def bar_figure(rows: int, labels: Sequence[str]) -> "tuple[Figure, Any]":
     """Returns a figure as high as its rows need, the first row on top, with room for the labels."""
     height = BAR_INCHES * rows + FRAME_INCHES
     figure = new_figure(height)
-    left = 0.03 + 0.0133 * max(map(len, labels))  # width of a character at this size, as a share of the figure
+    left = 0.03 + 0.0172 * max(map(len, labels))  # width of a character at this size, as a share of the figure
     axes = figure.add_axes((left, 0.56 / height, 0.985 - left, 1 - 0.62 / height))
     axes.set_yticks(range(rows), labels)
     axes.set_ylim(rows - 0.5, -0.5)
@@ -200,7 +202,7 @@ def tick_locator(ticks: int) -> Any:
     """Returns a locator of at most this many round numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(nbins=ticks, steps=[1, 2, 2.5, 5, 10])
+    return MaxNLocator(nbins=ticks, min_n_ticks=2, steps=[1, 2, 2.5, 5, 10])
 
 
 def colour(position: int) -> str:
