@@ -109,9 +109,8 @@ def round_half_away(values: np.ndarray) -> np.ndarray:
         >>> round_half_away(np.array([-2.5, -0.5, 0.49999999999999994, 0.5, 2.5]))
         array([-3., -1.,  0.,  1.,  3.])
     """
-    values = np.asarray(values)
-    whole = np.trunc(values)  # floor(x + 0.5) would take the largest float below 0.5 to 1
-    return whole + np.where(np.abs(values - whole) >= 0.5, np.sign(values), 0.0)
+    fraction, whole = np.modf(values)  # floor(x + 0.5) would take the largest float below 0.5 to 1
+    return whole + np.where(np.abs(fraction) >= 0.5, np.sign(fraction), 0.0)
 
 
 def quantize(values: np.ndarray, parameters: AffineParameters) -> np.ndarray:

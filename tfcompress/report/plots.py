@@ -169,7 +169,7 @@ def bar_figure(rows: int, labels: Sequence[str]) -> "tuple[Figure, Any]":
     height = BAR_INCHES * rows + FRAME_INCHES
     figure = new_figure(height)
     left = 0.03 + 0.0172 * max(map(len, labels))  # width of a character at this size, as a share of the figure
-    axes = figure.add_axes((left, 0.56 / height, 0.985 - left, 1 - 0.62 / height))
+    axes = figure.add_axes((left, 0.56 / height, 0.95 - left, 1 - 0.62 / height))
     axes.set_yticks(range(rows), labels)
     axes.set_ylim(rows - 0.5, -0.5)
     return figure, axes
