@@ -1,0 +1,156 @@
+"""The page: complete, self-contained, safe to show, written whole or not at all."""
+
+import dataclasses
+import html.parser
+import itertools
+import re
+import subprocess
+import sys
+
+import pytest
+
+import tfcompress
+from tfcompress.errors import OutputError
+from tfcompress.records import example_measurement
+from tfcompress.report import plots, report, short_names
+
+RECORDS = [
+    example_measurement(model="out/float32.tflite", label="", size_bytes=81_000, accuracy=0.984),
+    example_measurement(model="out/int8.tflite", label="", size_bytes=31_000, accuracy=0.983),
+    example_measurement(model="out/pruned.tflite", label="", size_bytes=31_000, accuracy=0.983),
+]
+SPARSITY = {"float32": {"conv": 0.0}, "pruned": {"conv": 0.75, "dense": 0.5}}
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what the tests ask about."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        values = dict(attributes)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values[key] for key in ("src", "href", "xlink:href", "data", "action") if values.get(key)]
+        if tag not in {"meta", "link", "br"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page(tmp_path):
+    return report(RECORDS, tmp_path / "r.html", sparsity=SPARSITY, notes=["A note."]).read_text()
+
+
+def test_page_asks_for_nothing_from_outside(page):
+    assert "http" not in page
+    assert all(link.startswith(("#", "data:")) for link in Page(page).links)
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert "script" not in Page(page).tags
+
+
+def test_page_is_well_formed(page):
+    parsed = Page(page)
+    assert parsed.open == []
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
+
+
+def test_every_number_and_plot_is_there(page):
+    for text in ("float32.tflite", "98.4", "81.0 kB", "12.0 kB", "0.100", "0.120", "A note.", "1 thread, XNNPACK on"):
+        assert text in page
+    for heading in ("Summary", "Accuracy against size", "Latency", "Weight sparsity per layer", "Device and settings"):
+        assert f"<h2>{heading}</h2>" in page
+    assert Page(page).tags.count("svg") == 3  # accuracy, latency, the one sparse model
+    assert "no layer has more than 5 % zeros: float32" in page
+
+
+def test_names_cannot_inject_markup(tmp_path):
+    evil = example_measurement(model="<script>alert(1)</script>.tflite", label="<b>x</b>")
+    page = report(evil, tmp_path / "r.html", title="<i>t</i>", sparsity={"<u>": {"<s>": 0.5}}, notes="<em>").read_text()
+    assert not {"script", "b", "i", "u", "s", "em"} & set(Page(page).tags)
+
+
+def test_mathematical_signs_in_names_are_text(tmp_path):
+    report(example_measurement(model="a$b_{2$.tflite"), tmp_path / "r.html", sparsity={"a": {"x$y^{$": 0.5}})
+
+
+def test_names_in_any_script(tmp_path):
+    assert "数字.tflite" in report(example_measurement(model="数字.tflite"), tmp_path / "r.html").read_text()
+
+
+def test_without_accuracy_and_sparsity(tmp_path):
+    page = report(example_measurement(accuracy=None, samples=0, peak_bytes=None), tmp_path / "r.html").read_text()
+    assert "no labelled data was given" in page
+    assert "Weight sparsity" not in page
+
+
+def test_carried_state_is_told(tmp_path):
+    settings = dataclasses.replace(example_measurement().settings, state="carried")
+    page = report(example_measurement(settings=settings), tmp_path / "r.html").read_text()
+    assert "was not reset between labelled samples" in page
+
+
+def test_many_models_of_one_accuracy(tmp_path):
+    records = [example_measurement(model=f"m{i}.tflite", size_bytes=10 ** (3 + i % 4)) for i in range(30)]
+    assert all(f"m{i}.tflite" in report(records, tmp_path / f"{i}.html").read_text() for i in (0, 29))
+
+
+def test_existing_file_stays_unless_told(tmp_path):
+    path = tmp_path / "r.html"
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        report(RECORDS, path)
+    assert path.read_text() == "mine"
+    assert report(RECORDS, path, overwrite=True).read_text() != "mine"
+
+
+@pytest.mark.parametrize("records, sparsity", [([], None), (RECORDS, {"a": {"b": 75.0}})])
+def test_wrong_arguments(tmp_path, records, sparsity):
+    with pytest.raises(ValueError, match="Received: "):
+        report(records, tmp_path / "r.html", sparsity=sparsity)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_are_unique():
+    records = [*RECORDS, RECORDS[0], example_measurement(label="x")]
+    assert len(set(short_names(records))) == len(records)
+
+
+@pytest.mark.parametrize("places", [[0.5] * 4, [0.0, 0.0, 1.0, 1.0], [0.1, 0.4, 0.6, 0.9], [1.0] * 6])
+def test_labels_keep_their_distance(places):
+    gap = 0.15
+    moved = plots.spread(places, gap)
+    assert all(b - a >= gap - 1e-12 for a, b in itertools.pairwise(moved))
+    assert moved[0] >= -1e-12 and moved[-1] <= 1 + 1e-12
+
+
+def test_pyplot_is_never_loaded(tmp_path):
+    code = (
+        "import sys, tfcompress; from tfcompress.records import example_measurement\n"
+        "print('matplotlib' in sys.modules, 'jinja2' in sys.modules)\n"
+        "tfcompress.report(example_measurement(), sys.argv[1])\n"
+        "print('matplotlib.pyplot' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "r.html")]
+    root = tfcompress.__path__[0] + "/.."
+    assert (
+        subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout == "False False\nFalse\n"
+    )
+
+
+def test_callable_at_the_top_after_its_module_was_imported(tmp_path):
+    assert tfcompress.report(RECORDS, tmp_path / "r.html").exists()
+    sys.modules["tfcompress.report"](RECORDS, tmp_path / "s.html")
