@@ -118,6 +118,19 @@ def test_works_after_a_users_import_of_the_toolkit(folder, tmp_path):
     assert (tmp_path / "m.tflite").read_bytes() == (folder / "int8.tflite").read_bytes()
 
 
+def test_library_works_after_an_import_of_the_toolkit(folder):
+    code = f"""
+import tensorflow_model_optimization
+import numpy as np, tfcompress as tfc
+data = np.load({str(folder / "data.npz")!r})
+result = tfc.convert({str(folder / "model.keras")!r}, representative_data=data["x"])
+record = tfc.measure(result.tflite, (data["x"], data["y"]), runs=3)
+print(len(result.float_tensors), record.accuracy >= 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["0 True"], done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [

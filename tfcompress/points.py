@@ -90,6 +90,10 @@ def _depthwise(layer: Any) -> Rule:
     return dataclasses.replace(_LINEAR, weights=(WeightRule("kernel", (-2, -1)),))
 
 
+def _upsampling(layer: Any) -> Rule:
+    return _SAME if layer.interpolation == "nearest" else Rule("average")
+
+
 RULES: dict[str, Rule | Callable[[Any], Rule]] = {
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Dense"), _LINEAR),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
@@ -124,6 +128,7 @@ RULES: dict[str, Rule | Callable[[Any], Rule]] = {
         ),
         _SAME,
     ),
+    "UpSampling2D": _upsampling,
     "Rescaling": Rule("compute"),
     "Relu": _CLAMP,
     "Relu6": _CLAMP,
