@@ -15,7 +15,7 @@ _HOMES = {
     "convert": "conversion",
     "Measurement": "records",
     "measure": "measurement",
-    "report": "report",
+    "report": "reporting",
     "Target": "targets",
     "TARGETS": "targets",
     "TfcompressError": "errors",
@@ -51,13 +51,12 @@ if TYPE_CHECKING:
     from .pruning import MagnitudePruning
     from .qat import QuantizationAwareTraining
     from .records import Measurement
-    from .report import report
+    from .reporting import report
     from .targets import TARGETS, Target
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        # A function that has its module's name (report) replaces the module as an attribute of the package.
         value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
         globals()[name] = value
         return value

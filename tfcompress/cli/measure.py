@@ -1,5 +1,6 @@
 """``tfcompress measure``: accuracy, latency, memory and size of ``.tflite`` files in one table."""
 
+import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -28,6 +29,12 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_integer("runs", 100, "timed runs", lower_bound=1, flag_values=values)
     flags.DEFINE_enum(
         "scaling", None, ["zero_one", "minus_one_one", "raw"], "how pixels of images become inputs", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "reset_state",
+        False,
+        "start each labelled sample from a zero state in models that keep one (LSTM)",
+        flag_values=values,
     )
     flags.DEFINE_string("device", "local", "where to run", flag_values=values)
     flags.DEFINE_bool(
@@ -66,6 +73,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
                     warmup=values.warmup,
                     runs=values.runs,
                     scaling=values.scaling,
+                    reset_state=values.reset_state,
                     device=values.device,
                     allow_pickle=values.allow_unsafe,
                     debug=values.debug,
@@ -74,13 +82,13 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             if len(values.model) > 1:
                 progress(done, len(values.model))
     if values.json == "-":
-        print(json_text(measurements))
+        sys.stdout.write(json_text(measurements))
     else:
         print(measurement_table(measurements))
         if values.json:
-            write_atomically(values.json, json_text(measurements) + "\n", overwrite=values.overwrite)
+            write_atomically(values.json, json_text(measurements), overwrite=values.overwrite)
     if values.report:
-        from ..report import report
+        from ..reporting import report
 
         report(measurements, values.report, overwrite=values.overwrite)
     return 0

@@ -12,7 +12,7 @@ import pytest
 import tfcompress
 from tfcompress.errors import OutputError
 from tfcompress.records import example_measurement
-from tfcompress.report import plots, report, short_names
+from tfcompress.reporting import plots, report, short_names
 
 RECORDS = [
     example_measurement(model="out/float32.tflite", label="", size_bytes=81_000, accuracy=0.984),
@@ -149,8 +149,3 @@ def test_pyplot_is_never_loaded(tmp_path):
     assert (
         subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout == "False False\nFalse\n"
     )
-
-
-def test_callable_at_the_top_after_its_module_was_imported(tmp_path):
-    assert tfcompress.report(RECORDS, tmp_path / "r.html").exists()
-    sys.modules["tfcompress.report"](RECORDS, tmp_path / "s.html")

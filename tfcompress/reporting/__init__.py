@@ -5,8 +5,6 @@ The page needs nothing from outside: styles and pictures are inside it. ``measur
 
 import datetime
 import os
-import sys
-import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -136,13 +134,3 @@ def setups(names: list[str], records: list[Measurement]) -> list[tuple[str, Meas
     for position, record in enumerate(records):
         groups.setdefault((record.device, record.settings), []).append(position)
     return [(", ".join(names[i] for i in group), records[group[0]]) for group in groups.values()]
-
-
-class CallableModule(types.ModuleType):
-    """Keeps ``tfcompress.report(...)`` callable after an import of this module has taken the function's place there."""
-
-    def __call__(self, *args, **kwargs) -> Path:
-        return report(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = CallableModule
