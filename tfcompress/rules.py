@@ -1,0 +1,166 @@
+"""What each kind of layer is to an integer file: where it rounds, what fuses into it, which weights it has.
+
+``RULES`` goes by class name; ``register`` adds a layer of your own. ``points`` applies the rules to a model.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+
+__all__ = ["RULES", "Rule", "WeightRule", "activation_rule", "register", "rule_for"]
+
+Kind = Literal["linear", "norm", "clamp", "compute", "same", "average", "opaque"]
+
+
+@dataclass(frozen=True)
+class WeightRule:
+    """One quantized weight of a layer.
+
+    Args:
+        attribute: the layer's attribute that holds the variable, for instance "kernel".
+        channel_axes: axes with a scale for each index; all others share it.
+    """
+
+    attribute: str
+    channel_axes: tuple[int, ...] = (-1,)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a layer is to an integer file.
+
+    Args:
+        kind: "linear" (weights times inputs; BatchNorm and ReLU behind it fuse), "norm" (BatchNorm), "clamp" (ReLU,
+            ReLU6: fuses into what is before it), "compute" (rounds its output to a range of its own), "same" (moves
+            values without arithmetic: no rounding), "average" (rounds to its input's range) or "opaque" (has inner
+            tensors that no rule describes: calibrated at conversion).
+        weights: the weights that are quantized. Default: none.
+        fixed: the output range when the format prescribes it, as 1/256 steps for a sigmoid. Default: None.
+        fuses_batch_norm: whether the converter folds a BatchNorm behind it into the weights. Default: False.
+        fuses_clamp: whether a ReLU behind it becomes part of it. Default: False.
+        reason: why an opaque layer is opaque. Default: "".
+    """
+
+    kind: Kind
+    weights: tuple[WeightRule, ...] = ()
+    fixed: tuple[float, float] | None = None
+    fuses_batch_norm: bool = False
+    fuses_clamp: bool = False
+    reason: str = ""
+
+
+_LINEAR = Rule("linear", (WeightRule("kernel"),), fuses_batch_norm=True, fuses_clamp=True)
+_SAME = Rule("same")
+_COMPUTE = Rule("compute")
+_FUSING_COMPUTE = Rule("compute", fuses_clamp=True)
+_CLAMP = Rule("clamp")
+# LOGISTIC and SOFTMAX store 0..255/256 and TANH -1..127/128: the quantization specification of TFLite prescribes them.
+_UNIT = Rule("compute", fixed=(0.0, 255 / 256))
+_SIGNED_UNIT = Rule("compute", fixed=(-1.0, 127 / 128))
+
+_ACTIVATIONS: dict[str, Rule] = {
+    "linear": _SAME,
+    "relu": _CLAMP,
+    "relu6": _CLAMP,
+    "sigmoid": _UNIT,
+    "softmax": _UNIT,
+    "tanh": _SIGNED_UNIT,
+}
+
+
+def _relu_rule(layer: Any) -> Rule:
+    plain = not float(layer.negative_slope) and not float(layer.threshold) and layer.max_value in (None, 6, 6.0)
+    return _CLAMP if plain else _COMPUTE
+
+
+def activation_rule(layer: Any) -> Rule:
+    """Returns the rule for a layer's own ``activation`` function."""
+    return _ACTIVATIONS.get(getattr(layer.activation, "__name__", ""), _COMPUTE)
+
+
+def _depthwise(layer: Any) -> Rule:
+    # The converter folds a depthwise multiplier above 1 as well: one scale for each of input x multiplier channels.
+    return dataclasses.replace(_LINEAR, weights=(WeightRule("kernel", (-2, -1)),))
+
+
+def _upsampling(layer: Any) -> Rule:
+    return _SAME if layer.interpolation == "nearest" else Rule("average")
+
+
+RULES: dict[str, Rule | Callable[[Any], Rule]] = {
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Dense"), _LINEAR),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
+    "Conv2DTranspose": Rule("linear", (WeightRule("kernel", (-2,)),)),
+    "SeparableConv1D": Rule(
+        "opaque",
+        (WeightRule("depthwise_kernel", (-2, -1)), WeightRule("pointwise_kernel")),
+        reason="its depthwise half has no output in Keras",
+    ),
+    "SeparableConv2D": Rule(
+        "opaque",
+        (WeightRule("depthwise_kernel", (-2, -1)), WeightRule("pointwise_kernel")),
+        reason="its depthwise half has no output in Keras",
+    ),
+    "BatchNormalization": Rule("norm"),
+    "ReLU": _relu_rule,
+    "Activation": activation_rule,
+    "Softmax": _UNIT,
+    **dict.fromkeys(("LeakyReLU", "PReLU", "ELU"), _COMPUTE),
+    **dict.fromkeys(("Add", "Subtract", "Multiply"), _FUSING_COMPUTE),
+    **dict.fromkeys(("Maximum", "Minimum", "Concatenate"), _COMPUTE),
+    **dict.fromkeys(
+        ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D"), _COMPUTE
+    ),
+    **dict.fromkeys(("AveragePooling1D", "AveragePooling2D"), Rule("average")),
+    **dict.fromkeys(
+        (
+            *("MaxPooling1D", "MaxPooling2D", "Flatten", "Reshape", "Permute", "ZeroPadding1D", "ZeroPadding2D"),
+            *("Cropping1D", "Cropping2D", "RepeatVector", "UpSampling1D", "InputLayer", "Identity"),
+            *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"),
+            *("ActivityRegularization", "Transpose", "Squeeze", "ExpandDims", "GetItem"),
+        ),
+        _SAME,
+    ),
+    "UpSampling2D": _upsampling,
+    "Rescaling": Rule("compute"),
+    "Relu": _CLAMP,
+    "Relu6": _CLAMP,
+    "Sigmoid": _UNIT,
+    "Tanh": _SIGNED_UNIT,
+    "Mean": _COMPUTE,
+}
+"""Rules by class name; a function computes the rule from the layer."""
+
+
+def register(layer_class: type, rule: Rule | Callable[[Any], Rule]) -> None:
+    """Adds a rule for a layer class of your own.
+
+    Args:
+        layer_class: the class; its name is the key.
+        rule: the rule, or a function from the layer to its rule.
+
+    Raises:
+        TypeError: ``layer_class`` is not a class.
+
+    Example:
+        >>> class Doubled: ...
+        >>> register(Doubled, Rule("compute"))
+        >>> rule_for(Doubled()).kind
+        'compute'
+        >>> del RULES["Doubled"]
+    """
+    if not isinstance(layer_class, type):
+        raise TypeError(f"layer_class must be a class. Received: {layer_class!r}.")
+    RULES[layer_class.__name__] = rule
+
+
+def rule_for(layer: Any) -> Rule | None:
+    """Returns the rule for ``layer`` by its class or the nearest parent class with one; None where there is none."""
+    for ancestor in type(layer).__mro__:
+        rule = RULES.get(ancestor.__name__)
+        if rule is not None and ancestor is not keras.layers.Layer:
+            return rule if isinstance(rule, Rule) else rule(layer)
+    return None
