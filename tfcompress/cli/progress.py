@@ -53,10 +53,19 @@ class Progress:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, desc=self._what, unit=f" {self._unit}", file=self._stream, dynamic_ncols=True, leave=False
+                total=total,
+                desc=self._what,
+                unit=f" {self._unit}",
+                file=self._stream,
+                ncols=self._columns(),
+                leave=False,
             )
         self._bar.update(done - self._done)
         self._done = done
+
+    def _columns(self) -> int:
+        columns = os.get_terminal_size(self._stream.fileno()).columns
+        return columns or 80  # a pseudo-terminal that was never given a size says 0
 
 
 def say(text: str) -> None:
