@@ -4,19 +4,15 @@ Lowering, calibration, quantization and verification each have a module; this on
 each range comes from. It does not train and does not measure.
 """
 
-import dataclasses
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from . import calibration as calibrating
-from . import data, lowering, quantization, sources, verification
+from . import compatibility, data, lowering, precision, quantization, recipes, shapes, sources, verification
+from .account import Conversion, PointCounts
 from .errors import ConversionError, StrictError
-from .files import write_atomically
 from .observers import Observer
 from .samples import Samples
 from .targets import TARGETS, Target
@@ -27,116 +23,6 @@ __all__ = ["Conversion", "PointCounts", "convert"]
 Ranges = Literal["trained", "calibrated"]
 
 
-@dataclass(frozen=True)
-class PointCounts:
-    """Where the ranges of a file's integer tensors came from.
-
-    Args:
-        trained: learned by ``QuantizationAwareTraining``.
-        calibrated: measured on representative data.
-        missing: without a range; 0 in every finished integer file.
-    """
-
-    trained: int = 0
-    calibrated: int = 0
-    missing: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.trained} trained, {self.calibrated} calibrated, {self.missing} missing"
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """A finished ``.tflite`` file and what was done to it.
-
-    Args:
-        tflite: the bytes of the file.
-        source: the model it came from.
-        target: what it is for.
-        points: where the ranges came from; all 0 for a float target.
-        contents: ops, float tensors, sizes and sparsity of the finished file.
-        parity: agreement with the source model on the representative samples, None without samples.
-        calibration: the measured ranges, None when none were needed.
-        skipped: layers with tensors that training could not see, with the reason.
-    """
-
-    tflite: bytes = field(repr=False)
-    source: str
-    target: Target
-    points: PointCounts
-    contents: verification.Contents
-    parity: verification.Parity | None = None
-    calibration: calibrating.Calibration | None = None
-    skipped: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def ops(self) -> Mapping[str, int]:
-        """Number of each op in the file."""
-        return self.contents.ops
-
-    @property
-    def float_tensors(self) -> tuple[str, ...]:
-        """Names of the float tensors in the file."""
-        return self.contents.float_tensors
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the file in bytes."""
-        return self.contents.size_bytes
-
-    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
-        """Writes the file under a temporary name and renames it.
-
-        Args:
-            path: where to.
-            overwrite: whether an existing file may be replaced. Default: False.
-
-        Raises:
-            OutputError: the place does not exist, is not writable, or holds a file already.
-        """
-        return write_atomically(path, self.tflite, overwrite=overwrite)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns everything but the bytes, ready for ``json.dump``."""
-        return {
-            "source": self.source,
-            "target": dataclasses.asdict(self.target),
-            "points": dataclasses.asdict(self.points),
-            "ops": dict(self.contents.ops),
-            "float_tensors": list(self.contents.float_tensors),
-            "size_bytes": self.contents.size_bytes,
-            "gzip_bytes": self.contents.gzip_bytes,
-            "weight_sparsity": dict(self.contents.sparsity),
-            "parity": dataclasses.asdict(self.parity) if self.parity else None,
-            "calibration": {
-                "observer": self.calibration.observer,
-                "samples": self.calibration.samples,
-                "data_sha256": self.calibration.data_sha256,
-            }
-            if self.calibration
-            else None,
-            "skipped": dict(self.skipped),
-        }
-
-    def __str__(self) -> str:
-        ops = ", ".join(f"{count} {name}" for name, count in self.contents.ops.items())
-        lines = [
-            f"{self.source} -> {self.target.name}",
-            f"size     {self.contents.size_bytes:,} bytes, {self.contents.gzip_bytes:,} gzipped",
-            f"ops      {ops}",
-        ]
-        if self.target.integer:
-            lines.append(f"points   {self.points}")
-            lines.append(f"floats   {len(self.contents.float_tensors)} float tensors")
-        if self.contents.sparsity:
-            zeros = np.mean(list(self.contents.sparsity.values()))
-            lines.append(f"zeros    {zeros:.1%} of the weights, mean over {len(self.contents.sparsity)} tensors")
-        lines.append(f"parity   {self.parity or 'not checked: no representative data'}")
-        for name, reason in self.skipped.items():
-            lines.append(f"skipped  {name}: {reason}")
-        return "\n".join(lines)
-
-
 def convert(
     model: Any,
     *,
@@ -145,7 +31,10 @@ def convert(
     ranges: Ranges | None = None,
     observer: str | Observer = "min_max",
     scaling: str | None = None,
+    rules: Any = None,
+    backend: str | None = None,
     strict: bool | None = None,
+    allow_float: Sequence[str] = (),
     allow_unsafe: bool = False,
     on_progress: Callable[[int, int | None], None] | None = None,
     debug: bool = False,
@@ -163,8 +52,14 @@ def convert(
         observer: how calibrated ranges are measured: "min_max", "moving_average" or an ``Observer``. Default: "min_max".
         scaling: how pixels of images become inputs: "zero_one", "minus_one_one", "raw". Default: see
             ``tfcompress.data.load_representative``.
+        rules: precision of single layers as an ordered list of ``precision.Rule`` or (pattern, op, precision), the last
+            match wins, or the path of a ``.json`` or ``.yaml`` file of them. Default: none.
+        backend: which quantizer: "tensorflow" or "ai-edge-quantizer". Default: the first, unless int16, int4 or rules
+            need the second.
         strict: whether a float tensor left in an integer file is an error. Default: the target's own rule, which is True
             for every integer target.
+        allow_float: shell patterns of operators that TFLite has in float only and strict mode lets pass, such as
+            "NON_MAX_SUPPRESSION*" or "RFFT*". Default: none.
         allow_unsafe: whether a file may bring code or pickles along. Default: False.
         on_progress: called with (samples calibrated, total or None) now and then. Default: nothing.
         debug: whether TensorFlow's log lines are shown. Default: False.
@@ -198,6 +93,8 @@ def convert(
     if chosen.integer and stored is None and representative_data is None:
         raise ConversionError(_no_ranges(chosen, source.name))
 
+    precision_rules = precision.read_rules(rules)
+    quantizer = quantization.resolve_backend(backend, chosen, precision_rules) if chosen.integer else None
     lowered = _lower(source, stored, chosen, debug)
     samples = None
     if representative_data is not None:
@@ -211,19 +108,43 @@ def convert(
         found, measured, points = _find_ranges(
             lowered, samples, chosen, source.name, chosen_observer, on_progress, debug
         )
-        tflite = quantization.quantize(lowered.content, found, chosen, debug=debug)
-    contents = verification.walk(tflite)
-    forbidden = verification.forbidden_floats(tflite, chosen)
-    if forbidden and (chosen.strict if strict is None else strict):
-        raise StrictError(
-            f"A {chosen.name} file must not hold float tensors. Received {len(forbidden)}: {', '.join(forbidden[:5])}"
-            f"{', ...' if len(forbidden) > 5 else ''}. Replace the layer, or pass strict=False (--nostrict) to keep them."
+        tflite = quantization.quantize(
+            lowered.content, found, chosen, rules=precision_rules, backend=quantizer, debug=debug
         )
+    elif source.kind == "tflite":
+        tflite = recipes.quantize_weights(lowered.content, chosen)
+    if chosen.static:
+        tflite = shapes.fix_batch(tflite)
+    compatibility.check(tflite, chosen, source.name)
+    kept = recipes.float_operators(lowered.content, precision_rules) if precision_rules else set()
+    forbidden = verification.forbidden_floats(tflite, chosen, allow_float=allow_float, kept=kept)
+    if forbidden and (chosen.strict if strict is None else strict):
+        raise StrictError(_left_in_float(tflite, chosen, forbidden))
     parity = None
     if samples is not None:
         parity = verification.parity(tflite, lowered.outputs, lowered.reference, samples.first(), debug=debug)
+    else:
+        verification.run_once(tflite, debug=debug)
     return Conversion(
-        tflite, source.name, chosen, points, contents, parity, measured, lowered.skipped if chosen.integer else {}
+        tflite,
+        source.name,
+        chosen,
+        points,
+        verification.walk(tflite),
+        parity,
+        measured,
+        lowered.skipped if chosen.integer else {},
+        quantizer,
+    )
+
+
+def _left_in_float(tflite: bytes, target: Target, forbidden: Sequence[str]) -> str:
+    ops = verification.float_operators(tflite)
+    because = f" The operators {', '.join(ops[:5])} stayed in float." if ops else ""
+    return (
+        f"A {target.name} file must not hold float tensors. Received {len(forbidden)}: {', '.join(forbidden[:5])}"
+        f"{', ...' if len(forbidden) > 5 else ''}.{because} Replace the layer, allow the operator by name "
+        "(--allow_float=OP*), or pass strict=False (--nostrict) to keep them."
     )
 
 
@@ -259,11 +180,6 @@ def _lower(source: sources.Source, stored: Any, target: Target, debug: bool) -> 
         return lowering.lower_keras(source.value, ranges=stored, weights=weights, debug=debug)
     if source.kind == "saved_model":
         return lowering.lower_saved_model(source.value, weights=weights, debug=debug)
-    if weights != "float32":
-        raise ConversionError(
-            f"{target.name} cannot be made from a .tflite file here. Received: {source.name}. Convert the model it came "
-            "from, or choose an integer target."
-        )
     return lowering.lower_flatbuffer(source.value, place=source.name)
 
 

@@ -1,18 +1,23 @@
-"""How a float flatbuffer with ranges becomes an integer one: by TFLiteConverter's own MLIR quantizer.
+"""How a float flatbuffer with ranges becomes an integer one: by one of LiteRT's two quantizers.
 
-Also which tensors need no range of their own, because TFLite prescribes it or because the op only moves values. Ranges
-are measured in ``calibration`` or learned in training.
+TFLiteConverter's own MLIR quantizer is called here, ai-edge-quantizer in ``recipes``; both get the same ranges. Also which
+tensors need no range of their own, because TFLite prescribes it or because the op only moves values. Ranges are measured
+in ``calibration`` or learned in training.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
-from . import flatbuffer
+from . import flatbuffer, recipes
 from .errors import ConversionError
 from .lowering import converter_silenced
+from .precision import Rule
 from .targets import Target
 
-__all__ = ["complete_ranges", "needed_ranges", "quantize"]
+__all__ = ["BACKENDS", "Backend", "complete_ranges", "needed_ranges", "quantize", "resolve_backend"]
+
+Backend = Literal["tensorflow", "ai-edge-quantizer"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
 
 _SAME_SCALE = frozenset(
     [
@@ -106,25 +111,84 @@ def needed_ranges(content: bytes) -> list[str]:
     return [flatbuffer.tensor_name(graph.tensors[index]) for index in names if index not in free]
 
 
+def resolve_backend(backend: str | None, target: Target, rules: Sequence[Rule] = ()) -> Backend:
+    """Returns the quantizer for a target: TensorFlow's where it can, ai-edge-quantizer for the rest.
+
+    Args:
+        backend: "tensorflow" or "ai-edge-quantizer". None: the first, unless the target has int16 activations or int4
+            weights, or there are precision rules.
+        target: an integer target.
+        rules: precision rules. Default: none.
+
+    Raises:
+        ValueError: an unknown name, or TensorFlow's quantizer for what it does not do.
+
+    Example:
+        >>> from .targets import TARGETS
+        >>> resolve_backend(None, TARGETS["cpu-int8"]), resolve_backend(None, TARGETS["cpu-int16x8"])
+        ('tensorflow', 'ai-edge-quantizer')
+    """
+    if backend not in (None, *BACKENDS):
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}. Received: backend={backend!r}.")
+    reasons = [
+        *(["int16 activations"] if target.activations == "int16" else []),
+        *(["int4 weights"] if target.weights == "int4" else []),
+        *(["precision rules"] if rules else []),
+    ]
+    if backend == "tensorflow" and reasons:
+        raise ValueError(
+            f"TensorFlow's quantizer has one precision, int8. Received: backend='tensorflow' with {reasons[0]}. "
+            "Leave backend out."
+        )
+    if backend is None:
+        return "ai-edge-quantizer" if reasons else "tensorflow"
+    return "tensorflow" if backend == "tensorflow" else "ai-edge-quantizer"
+
+
 def quantize(
-    content: bytes, ranges: Mapping[str, tuple[float, float]], target: Target, *, debug: bool = False
+    content: bytes,
+    ranges: Mapping[str, tuple[float, float]] | None,
+    target: Target,
+    *,
+    rules: Sequence[Rule] = (),
+    backend: str | None = None,
+    debug: bool = False,
 ) -> bytes:
-    """Returns the integer file: int8 weights and activations, inputs and outputs of the target's types.
+    """Returns the integer file: weights, activations, inputs and outputs of the target's types.
 
     Args:
         content: bytes of a float ``.tflite`` file with a signature.
-        ranges: (lowest, highest) by tensor name.
+        ranges: (lowest, highest) by tensor name; None when the file holds them already (TensorFlow's quantizer only).
         target: an integer target.
+        rules: precision of single layers. Default: none.
+        backend: as in ``resolve_backend``. Default: None.
         debug: whether the quantizer's log lines are shown. Default: False.
 
     Raises:
         ConversionError: the quantizer refused the file.
+        ValueError: a backend that cannot do it, or a rule that matches nothing.
     """
+    chosen = resolve_backend(backend, target, rules)
+    if chosen == "ai-edge-quantizer":
+        if ranges is None:
+            raise ConversionError(
+                "ai-edge-quantizer needs a range for each tensor. Received: a model whose inner tensors only "
+                "TFLiteConverter's calibrator sees. Choose an int8 target without precision rules."
+            )
+        with converter_silenced(debug=debug):
+            return recipes.quantize(content, ranges, target, rules)
+    return _quantize_by_tensorflow(content, ranges, target, debug)
+
+
+def _quantize_by_tensorflow(
+    content: bytes, ranges: Mapping[str, tuple[float, float]] | None, target: Target, debug: bool
+) -> bytes:
     import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 
     model = flatbuffer.parse(content)
-    flatbuffer.set_ranges(model, ranges)
+    if ranges is not None:
+        flatbuffer.set_ranges(model, ranges)
     inputs, outputs = _signature_names(model)
     model.signatureDefs = None
     with converter_silenced(debug=debug):

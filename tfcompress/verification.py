@@ -5,8 +5,10 @@ changed here.
 """
 
 import gzip
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from . import flatbuffer
 from .metrics import argmax_agreement
 from .targets import Target
 
-__all__ = ["Contents", "Parity", "forbidden_floats", "parity", "walk"]
+__all__ = ["Contents", "Parity", "float_operators", "forbidden_floats", "parity", "run_once", "walk"]
 
 PARITY_SAMPLES = 32
 
@@ -101,12 +103,19 @@ def _zeros(tensor: object, values: np.ndarray) -> float:
     return float(np.mean(values == zero)) if values.size else 0.0
 
 
-def forbidden_floats(content: bytes, target: Target) -> list[str]:
-    """Returns the names of the float tensors that an integer target does not allow: all but float inputs and outputs.
+def forbidden_floats(
+    content: bytes, target: Target, *, allow_float: Sequence[str] = (), kept: Collection[str] = ()
+) -> list[str]:
+    """Returns the names of the float tensors that an integer target does not allow.
+
+    Allowed are float inputs and outputs where the target has them, and the tensors that only permitted operators touch.
 
     Args:
         content: the bytes of the file.
         target: what the file is for; nothing is forbidden for a target without integer activations.
+        allow_float: shell patterns of operators that TFLite has in float only, such as "NON_MAX_SUPPRESSION*".
+            Default: none.
+        kept: names of the outputs of operators that a precision rule left in float. Default: none.
     """
     if not target.integer:
         return []
@@ -118,10 +127,67 @@ def forbidden_floats(content: bytes, target: Target) -> list[str]:
             allowed.update(int(index) for index in graph.inputs)
         if target.output_type == "float32":
             allowed.update(int(index) for index in graph.outputs)
+        allowed |= _touched_by_permitted(model, graph, allow_float, kept)
         for index, tensor in enumerate(graph.tensors):
             if index not in allowed and flatbuffer.type_name(tensor) in flatbuffer.FLOAT_TYPES:
                 names.append(flatbuffer.tensor_name(tensor))
     return names
+
+
+def float_operators(content: bytes) -> list[str]:
+    """Returns the names of the operators that compute in float, without the conversions to and from it.
+
+    Args:
+        content: the bytes of the file.
+    """
+    model = flatbuffer.parse(content)
+    found = []
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            op = flatbuffer.op_name(model, operator)
+            results = [graph.tensors[int(index)] for index in operator.outputs if int(index) >= 0]
+            if op != "DEQUANTIZE" and any(flatbuffer.type_name(t) in flatbuffer.FLOAT_TYPES for t in results):
+                found.append(op)
+    return list(dict.fromkeys(found))
+
+
+def _touched_by_permitted(model: Any, graph: Any, allow_float: Sequence[str], kept: Collection[str]) -> set[int]:
+    permitted: set[int] = set()
+    others: set[int] = set()
+    for operator in graph.operators or []:
+        op = flatbuffer.op_name(model, operator)
+        outputs = [int(index) for index in operator.outputs]
+        touched = {*outputs, *(int(index) for index in operator.inputs)}
+        named = any(_is_kept(flatbuffer.tensor_name(graph.tensors[index]), kept) for index in outputs)
+        if named or any(fnmatchcase(op, pattern) for pattern in allow_float):
+            permitted |= touched
+        elif op not in ("QUANTIZE", "DEQUANTIZE"):
+            others |= touched
+    return permitted - others
+
+
+def _is_kept(name: str, kept: Collection[str]) -> bool:
+    return any(
+        name == other or name.startswith(f"{other}_") for other in kept
+    )  # the quantizer adds "_dequant" and such
+
+
+def run_once(content: bytes, *, debug: bool = False) -> None:
+    """Runs the file once on zeros: what does not run here is not finished.
+
+    Args:
+        content: the bytes of the file.
+        debug: whether the interpreter's log lines are shown. Default: False.
+
+    Raises:
+        ModelError: the interpreter refuses the file.
+        DeviceError: an operator failed.
+    """
+    from .interpreter import open_model
+
+    model = open_model(content, debug=debug)
+    shapes = {info.name: tuple(size or 1 for size in info.shape) for info in model.inputs}
+    model.run_raw({info.name: np.zeros(shapes[info.name], info.dtype) for info in model.inputs})
 
 
 def parity(

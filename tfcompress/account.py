@@ -1,0 +1,141 @@
+"""What a conversion returns: the finished file and an honest account of what was done to it.
+
+Values only; how they come about is in ``conversion``.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import verification
+from .calibration import Calibration
+from .files import write_atomically
+from .targets import Target
+
+__all__ = ["Conversion", "PointCounts"]
+
+
+@dataclass(frozen=True)
+class PointCounts:
+    """Where the ranges of a file's integer tensors came from.
+
+    Args:
+        trained: learned by ``QuantizationAwareTraining``.
+        calibrated: measured on representative data.
+        missing: without a range; 0 in every finished integer file.
+    """
+
+    trained: int = 0
+    calibrated: int = 0
+    missing: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.trained} trained, {self.calibrated} calibrated, {self.missing} missing"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A finished ``.tflite`` file and what was done to it.
+
+    Args:
+        tflite: the bytes of the file.
+        source: the model it came from.
+        target: what it is for.
+        points: where the ranges came from; all 0 for a float target.
+        contents: ops, float tensors, sizes and sparsity of the finished file.
+        parity: agreement with the source model on the representative samples, None without samples.
+        calibration: the measured ranges, None when none were needed.
+        skipped: layers with tensors that training could not see, with the reason.
+        backend: which quantizer made the file, None for a float target.
+        warnings: what the representative data looks like and should not, one line each.
+    """
+
+    tflite: bytes = field(repr=False)
+    source: str
+    target: Target
+    points: PointCounts
+    contents: verification.Contents
+    parity: verification.Parity | None = None
+    calibration: Calibration | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    backend: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ops(self) -> Mapping[str, int]:
+        """Number of each op in the file."""
+        return self.contents.ops
+
+    @property
+    def float_tensors(self) -> tuple[str, ...]:
+        """Names of the float tensors in the file."""
+        return self.contents.float_tensors
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file in bytes."""
+        return self.contents.size_bytes
+
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Writes the file under a temporary name and renames it.
+
+        Args:
+            path: where to.
+            overwrite: whether an existing file may be replaced. Default: False.
+
+        Raises:
+            OutputError: the place does not exist, is not writable, or holds a file already.
+        """
+        return write_atomically(path, self.tflite, overwrite=overwrite)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything but the bytes, ready for ``json.dump``."""
+        return {
+            "source": self.source,
+            "target": self.target.to_json(),
+            "backend": self.backend,
+            "points": dataclasses.asdict(self.points),
+            "ops": dict(self.contents.ops),
+            "float_tensors": list(self.contents.float_tensors),
+            "size_bytes": self.contents.size_bytes,
+            "gzip_bytes": self.contents.gzip_bytes,
+            "weight_sparsity": dict(self.contents.sparsity),
+            "parity": dataclasses.asdict(self.parity) if self.parity else None,
+            "calibration": {
+                "observer": self.calibration.observer,
+                "samples": self.calibration.samples,
+                "data_sha256": self.calibration.data_sha256,
+            }
+            if self.calibration
+            else None,
+            "skipped": dict(self.skipped),
+            "warnings": list(self.warnings),
+        }
+
+    def __str__(self) -> str:
+        ops = ", ".join(f"{count} {name}" for name, count in self.contents.ops.items())
+        lines = [
+            f"{self.source} -> {self.target.name}",
+            f"size     {self.contents.size_bytes:,} bytes, {self.contents.gzip_bytes:,} gzipped",
+            f"ops      {ops}",
+        ]
+        if self.target.integer:
+            lines.append(f"points   {self.points}")
+            if self.backend != "tensorflow":
+                lines.append(f"backend  {self.backend}")
+            lines.append(f"floats   {len(self.contents.float_tensors)} float tensors")
+        if self.contents.sparsity:
+            zeros = np.mean(list(self.contents.sparsity.values()))
+            lines.append(f"zeros    {zeros:.1%} of the weights, mean over {len(self.contents.sparsity)} tensors")
+        lines.append(f"parity   {self.parity or 'not checked: no representative data'}")
+        for name, reason in self.skipped.items():
+            lines.append(f"skipped  {name}: {reason}")
+        if self.target.by_rule:
+            lines.append(f"checked  by {self.target.name}'s documented rules; its compiler or driver was not run here")
+        lines += [f"warning  {text}" for text in self.warnings]
+        return "\n".join(lines)
