@@ -99,6 +99,10 @@ class AffineParameters:
         )
 
 
+# Adding 0.5 itself would take the largest number below 0.5 to 1; this one takes halves up and nothing else.
+_JUST_BELOW_HALF = float(np.nextafter(0.5, 0.0))
+
+
 def round_half_away(values: np.ndarray) -> np.ndarray:
     """Rounds to whole numbers, halves away from zero.
 
@@ -109,8 +113,8 @@ def round_half_away(values: np.ndarray) -> np.ndarray:
         >>> round_half_away(np.array([-2.5, -0.5, 0.49999999999999994, 0.5, 2.5]))
         array([-3., -1.,  0.,  1.,  3.])
     """
-    fraction, whole = np.modf(values)  # floor(x + 0.5) would take the largest float below 0.5 to 1
-    return whole + np.where(np.abs(fraction) >= 0.5, np.sign(fraction), 0.0)
+    values = np.asarray(values, np.float64)
+    return np.trunc(values + np.copysign(_JUST_BELOW_HALF, values))
 
 
 def quantize(values: np.ndarray, parameters: AffineParameters) -> np.ndarray:
@@ -133,8 +137,9 @@ def quantize(values: np.ndarray, parameters: AffineParameters) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError(f"values must not hold NaN. Received: {int(np.isnan(values).sum())} NaN. Remove them.")
-    integers = round_half_away(values / parameters.scale) + parameters.zero_point
-    return np.clip(integers, parameters.lowest, parameters.highest).astype(parameters.dtype)
+    integers = round_half_away(values / parameters.scale)
+    integers += parameters.zero_point
+    return np.clip(integers, parameters.lowest, parameters.highest, out=integers).astype(parameters.dtype)
 
 
 def dequantize(integers: np.ndarray, parameters: AffineParameters) -> np.ndarray:

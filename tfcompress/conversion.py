@@ -237,6 +237,7 @@ class _Remembering:
     def __init__(self, samples: Samples) -> None:
         self._samples = samples
         self._kept: list[dict[str, np.ndarray]] = []
+        self._wanted = verification.parity_samples([spec.shape for spec in samples.inputs])
         self.count = samples.count
 
     @property
@@ -249,21 +250,21 @@ class _Remembering:
         kept = 0
         self._kept = []
         for batch in self._samples.batches(size):
-            if kept < verification.PARITY_SAMPLES:
+            if kept < self._wanted:
                 self._kept.append({name: np.array(values) for name, values in batch.items()})
                 kept += len(next(iter(batch.values())))
             yield batch
 
     def read_first(self) -> None:
         """Reads just the samples that parity needs."""
-        for _ in self.batches(verification.PARITY_SAMPLES):
+        for _ in self.batches(self._wanted):
             break
 
     def first(self) -> dict[str, np.ndarray]:
-        """Returns up to ``PARITY_SAMPLES`` samples by input name."""
+        """Returns up to as many samples as parity takes by input name."""
         if not self._kept:
             self.read_first()
         return {
-            name: np.concatenate([batch[name] for batch in self._kept])[: verification.PARITY_SAMPLES]
+            name: np.concatenate([batch[name] for batch in self._kept])[: self._wanted]
             for name in self._kept[0]
         }

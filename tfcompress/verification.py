@@ -16,9 +16,25 @@ from . import flatbuffer
 from .metrics import argmax_agreement
 from .targets import Target
 
-__all__ = ["Contents", "Parity", "float_operators", "forbidden_floats", "parity", "run_once", "walk"]
+__all__ = ["Contents", "Parity", "float_operators", "forbidden_floats", "parity", "parity_samples", "run_once", "walk"]
 
-PARITY_SAMPLES = 32
+_MOST_SAMPLES = 32
+_FEWEST_SAMPLES = 8
+_NUMBERS = 1_500_000  # of the inputs altogether: more would take longer than calibrating a large model
+
+
+def parity_samples(shapes: Sequence[tuple[int | None, ...]]) -> int:
+    """Returns how many samples the parity check takes: 32, fewer for large inputs.
+
+    Args:
+        shapes: the inputs' shapes with their batch axis; None for a dynamic axis.
+
+    Example:
+        >>> parity_samples([(None, 28, 28, 1)]), parity_samples([(None, 224, 224, 3)])
+        (32, 9)
+    """
+    numbers = sum(int(np.prod([size or 1 for size in shape[1:]])) for shape in shapes)
+    return int(np.clip(_NUMBERS // max(numbers, 1), _FEWEST_SAMPLES, _MOST_SAMPLES))
 
 
 @dataclass(frozen=True)
