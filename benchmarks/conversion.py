@@ -1,4 +1,4 @@
-"""How long int8 conversion takes, against TFLiteConverter on the same model and samples in the same run.
+"""How long int8 conversion takes, against TFLiteConverter and ai-edge-quantizer on the same model and samples in the same run.
 
 ``python benchmarks/conversion.py --samples=100 --json=conversion.json``. MobileNetV2 at 224x224 that ends in logits, its
 BatchNorm statistics set by a seeded forward pass (an untrained one answers the same for every input). Each contender
@@ -20,8 +20,8 @@ from absl import flags
 from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
 from tfcompress.files import write_atomically
 
-CONTENDERS = ("tfcompress", "TFLiteConverter")
-FILES = (*CONTENDERS, "tfcompress, their ranges")
+CONTENDERS = ("tfcompress", "TFLiteConverter", "ai-edge-quantizer")
+FILES = ("tfcompress", "TFLiteConverter", "tfcompress, their ranges")
 
 
 def _flags() -> flags.FlagValues:
@@ -70,6 +70,20 @@ def their_converter(model, samples):
     return converter
 
 
+def with_ai_edge_quantizer(model, samples) -> bytes:
+    """Returns the full int8 file of ai-edge-quantizer: TFLiteConverter's float file, its calibration, its quantizer."""
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import quantizer, recipe
+
+    float_file = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    library = quantizer.Quantizer(bytearray(float_file), recipe.static_wi8_ai8())
+    ((key, signature),) = Interpreter(model_content=float_file).get_signature_list().items()
+    feeds = [{signature["inputs"][0]: sample[None]} for sample in samples]
+    ranges = library.calibrate({key: feeds}, num_threads=2)
+    return bytes(library.quantize(ranges, enable_progress_report=False).quantized_model)
+
+
 def convert_once(contender: str, folder: Path) -> dict:
     """Loads the model, converts it and returns seconds and peak memory; loading does not count."""
     import keras
@@ -84,6 +98,8 @@ def convert_once(contender: str, folder: Path) -> dict:
         import tfcompress
 
         content = tfcompress.convert(model, target="cpu-int8", representative_data=samples).tflite
+    elif contender == "ai-edge-quantizer":
+        content = with_ai_edge_quantizer(model, samples)
     else:
         content = their_converter(model, samples).convert()
     seconds = time.perf_counter() - start
@@ -188,14 +204,19 @@ def main() -> int:
                 print(f"round {turn + 1}: {contender:16} {runs[contender][-1]['seconds']:6.1f} s", file=sys.stderr)
         _child(FILES[2], folder)
         outputs = compare(folder)
-    pairs = [b["seconds"] / a["seconds"] for a, b in zip(*runs.values(), strict=True)]
+    ours = runs["tfcompress"]
+    ratios = {
+        name: [theirs["seconds"] / mine["seconds"] for mine, theirs in zip(ours, runs[name], strict=True)]
+        for name in CONTENDERS[1:]
+    }
+    pairs = ratios["TFLiteConverter"]
     record = {
         "model": "MobileNetV2 224x224",
         "samples": values.samples,
         "cpus": len(os.sched_getaffinity(0)),
         "runs": runs,
         "speed_ratio_median": statistics.median(pairs),
-        "speed_ratios": pairs,
+        "speed_ratios": ratios,
         "outputs": outputs,
     }
     if values.json != "-":
@@ -205,8 +226,10 @@ def main() -> int:
             seconds = statistics.median(row["seconds"] for row in rows)
             peak = statistics.median(row["peak_mb"] for row in rows)
             print(f"{contender:18}{seconds:10.2f}{peak:10.0f}{rows[0]['size_bytes']:12,}")
-        spread = f"{min(pairs):.2f} to {max(pairs):.2f}"
-        print(f"tfcompress is {record['speed_ratio_median']:.2f} times as fast ({spread}, pair by pair)")
+        for name, values_of_pairs in ratios.items():
+            spread = f"{min(values_of_pairs):.2f} to {max(values_of_pairs):.2f}"
+            middle = statistics.median(values_of_pairs)
+            print(f"tfcompress is {middle:.2f} times as fast as {name} ({spread}, pair by pair)")
         print(
             f"outputs: {outputs['distinct_answers']} of 20 distinct, smallest activation scale "
             f"{outputs['smallest_activation_scale']:.2e}, largest difference "
