@@ -264,7 +264,4 @@ class _Remembering:
         """Returns up to as many samples as parity takes by input name."""
         if not self._kept:
             self.read_first()
-        return {
-            name: np.concatenate([batch[name] for batch in self._kept])[: self._wanted]
-            for name in self._kept[0]
-        }
+        return {name: np.concatenate([batch[name] for batch in self._kept])[: self._wanted] for name in self._kept[0]}

@@ -6,18 +6,16 @@ in ``calibration`` or learned in training.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 from . import flatbuffer, recipes
 from .errors import ConversionError
 from .lowering import converter_silenced
 from .precision import Rule
-from .targets import Target
+from .targets import BACKENDS, Backend, Target
 
-__all__ = ["BACKENDS", "Backend", "complete_ranges", "needed_ranges", "quantize", "resolve_backend"]
+__all__ = ["complete_ranges", "needed_ranges", "quantize", "resolve_backend"]
 
-Backend = Literal["tensorflow", "ai-edge-quantizer"]
-BACKENDS: tuple[str, ...] = get_args(Backend)
 
 _SAME_SCALE = frozenset(
     [

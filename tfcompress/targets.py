@@ -10,10 +10,12 @@ from typing import Any, Literal, get_args
 
 from . import operators
 
-__all__ = ["TARGETS", "Target", "resolve"]
+__all__ = ["BACKENDS", "TARGETS", "Backend", "Target", "resolve"]
 
 Weights = Literal["float32", "float16", "int8", "int4"]
 Activations = Literal["float32", "int8", "int16"]
+Backend = Literal["tensorflow", "ai-edge-quantizer"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
 TensorType = Literal["float32", "int8", "uint8", "int16"]
 
 

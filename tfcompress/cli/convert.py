@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from ..files import check_writable, write_atomically
-from ..targets import TARGETS
+from ..targets import BACKENDS, TARGETS
 from .parsing import help_text, new_flags, parse
 from .progress import Progress
 
@@ -49,6 +49,26 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "scaling", None, ["zero_one", "minus_one_one", "raw"], "how pixels of images become inputs", flag_values=values
     )
+    flags.DEFINE_string(
+        "rules",
+        None,
+        "precision of single layers: a .json or .yaml list of {pattern, op, precision}, the last match wins; precision is "
+        "int8, int16x8, int4 or null for float",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "backend",
+        None,
+        list(BACKENDS),
+        "which quantizer. Without it tensorflow, unless int16, int4 or rules need the other",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "allow_float",
+        [],
+        "operators that may stay in float in an integer file, by name or pattern: NON_MAX_SUPPRESSION*,RFFT*",
+        flag_values=values,
+    )
     flags.DEFINE_bool("strict", True, "fail when a float tensor is left in an integer file", flag_values=values)
     flags.DEFINE_bool(
         "allow_unsafe",
@@ -83,6 +103,9 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             ranges=values.ranges,
             observer=values.observer,
             scaling=values.scaling,
+            rules=values.rules,
+            backend=values.backend,
+            allow_float=values.allow_float,
             strict=None if values.strict else False,
             allow_unsafe=values.allow_unsafe,
             on_progress=progress,
