@@ -255,16 +255,7 @@ def _no_ranges(target: Target, name: str) -> str:
 
 def _lower(source: sources.Source, stored: Any, target: Target, debug: bool) -> lowering.Lowered:
     weights = "float32" if target.integer else target.weights
-    if source.kind == "keras":
-        return lowering.lower_keras(source.value, ranges=stored, weights=weights, debug=debug)
-    if source.kind == "saved_model":
-        return lowering.lower_saved_model(source.value, weights=weights, debug=debug)
-    if weights != "float32":
-        raise ConversionError(
-            f"{target.name} cannot be made from a .tflite file here. Received: {source.name}. Convert the model it came "
-            "from, or choose an integer target."
-        )
-    return lowering.lower_flatbuffer(source.value, place=source.name)
+    return lowering.lower(source, ranges=stored, weights=weights, debug=debug)
 
 
 def _find_ranges(

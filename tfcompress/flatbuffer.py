@@ -16,9 +16,11 @@ __all__ = [
     "FLOAT_TYPES",
     "activation_tensors",
     "constant",
+    "drop_dead",
     "dtype_of",
     "expose",
     "fold_dynamic_reshapes",
+    "new_buffer",
     "op_counts",
     "op_name",
     "pack",
@@ -295,7 +297,7 @@ def fold_dynamic_reshapes(model: Any) -> int:
             operator.builtinOptions.newShape = shape
         folded += 1
     if folded:
-        _drop_dead(model)
+        drop_dead(model)
     return folded
 
 
@@ -307,19 +309,25 @@ def _is_an_axis(model: Any, producer: Mapping[int, Any], index: int) -> bool:
     return measuring is not None and op_name(model, measuring) == "SHAPE"
 
 
-def _add_constant(model: Any, values: np.ndarray) -> int:
-    schema, graph = _schema(), model.subgraphs[0]
-    buffer = schema.BufferT()
+def new_buffer(model: Any, values: np.ndarray) -> int:
+    """Adds the values as a buffer of the file and returns its number."""
+    buffer = _schema().BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def _add_constant(model: Any, values: np.ndarray) -> int:
+    schema, graph = _schema(), model.subgraphs[0]
     tensor = schema.TensorT()
-    tensor.name, tensor.buffer = b"shape", len(model.buffers) - 1
+    tensor.name, tensor.buffer = b"shape", new_buffer(model, values)
     tensor.shape, tensor.type = np.array(values.shape, np.int32), schema.TensorType.INT32
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
 
 
-def _drop_dead(model: Any) -> None:
+def drop_dead(model: Any) -> None:
+    """Removes the ops of the main subgraph that nothing reads, and the tensors that are left over."""
     graph = model.subgraphs[0]
     before = -1
     while before != len(graph.operators):
