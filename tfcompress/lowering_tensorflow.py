@@ -89,6 +89,7 @@ def lower_function(
 
     name = name or getattr(function, "name", None) or getattr(function, "__name__", None) or type(function).__name__
     name = name.decode() if isinstance(name, bytes) else str(name)
+    owner = function  # methods hold on to their module weakly
     if isinstance(function, tf.Module):
         functions = _functions_of(function)
         wanted = signature or ("__call__" if "__call__" in functions else None)
@@ -97,7 +98,7 @@ def lower_function(
         raise ValueError(
             f"signature chooses among several functions. Received: {signature!r} for {name}. Leave it out."
         )
-    return _lower(function, name, weights=weights, input_shapes=input_shapes, debug=debug)
+    return _lower(function, name, owner=owner, weights=weights, input_shapes=input_shapes, debug=debug)
 
 
 def _lower(function: Any, name: str, *, owner: Any = None, **options: Any) -> Lowered:

@@ -196,6 +196,11 @@ def _load_legacy(path: Path, config: Any, allow_unsafe: bool, debug: bool) -> An
         except ModelError:
             raise
         except Exception as error:  # as above
+            if trust.uses_tfmot(config) and path.suffix == ".keras":
+                raise ModelError(
+                    f"TFMOT does not read its own .keras files of quantization-aware models. Received: {path}. Load the "
+                    "weights into the model and save it as .h5 or as a SavedModel."
+                ) from error
             raise ModelError(
                 f"tf_keras cannot load {path}: {_first_line(error)} Save it again, or register its custom objects first."
             ) from error
