@@ -18,7 +18,7 @@ RANKS = {
           arrays elements images samples data digits""",
     1: "trust signatures legacy fake_quantization rules interception points channels qat pruning distillation zoo",
     2: """flatbuffer interpreter sources constants static_shapes subgraphs lowered freezing tracing lowering_keras
-          lowering_tensorflow lowering_tflite lowering calibration quantization verification conversion""",
+          tensorflow_v1 lowering_tensorflow lowering_tflite lowering calibration quantization verification conversion""",
     3: "devices measurement",
     4: "search reporting security",
     5: "__init__ cli demo __main__",

@@ -95,7 +95,7 @@ def restore_marks(content: bytes, ranges: Mapping[str, tuple[float, float]] | No
         if flatbuffer.constant(model, tensor) is None:
             if ranges and name in ranges:
                 parameters = affine.from_range(*ranges[name])
-                marked[index] = np.float32([parameters.scale]), np.int64([parameters.zero_point]), 0
+                marked[index] = np.array([parameters.scale], np.float32), np.array([parameters.zero_point]), 0
         elif getattr(tensor.quantization, "min", None) is not None:
             scales = (np.asarray(tensor.quantization.max) / 127).astype(np.float32)
             marked[index] = scales, np.zeros(len(scales), np.int64), tensor.quantization.quantizedDimension

@@ -29,6 +29,7 @@ def to_flatbuffer(
     name: str,
     layers: Collection[str] = (),
     keep_fake_quantization: bool = True,
+    batch: int | None = None,
     debug: bool = False,
 ) -> bytes:
     """Returns the float ``.tflite`` file of a concrete function, without a signature.
@@ -40,6 +41,8 @@ def to_flatbuffer(
         layers: names of the model's layers, by which messages tell where an op comes from. Default: none.
         keep_fake_quantization: whether the graph's fake quantization becomes QUANTIZE/DEQUANTIZE pairs; otherwise it
             is left out. Default: True.
+        batch: the fixed batch, which loops then collect their steps in, as a graph that was traced with a dynamic one
+            does not say. Default: as the graph says.
         debug: whether the converter's log lines are shown. Default: False.
 
     Raises:
@@ -62,6 +65,8 @@ def to_flatbuffer(
             graph = _freeze(function)
             if not keep_fake_quantization:
                 _drop_fake_quantization(graph)
+            if batch is not None:
+                _fix_lists(graph, batch)
             # The converter's own entry goes by a SavedModel on disk and builds the frozen function twice; its base class
             # takes the frozen graph as it is.
             return TFLiteConverterBaseV2.convert(converter, graph, inputs, function.outputs)
@@ -134,6 +139,23 @@ def _drop_fake_quantization(graph: Any) -> None:
             node.input.extend(kept)
             node.attr.clear()
             node.attr["T"].type = 1  # DT_FLOAT
+
+
+def _fix_lists(graph: Any, batch: int) -> None:
+    """Writes the batch into the shapes (-1, units) of the lists in which loops collect their steps."""
+    import tensorflow as tf
+
+    constants = {node.name: node for node in graph.node if node.op == "Const"}
+    places = {"TensorListReserve": 0, "TensorListFromTensor": 1, "TensorListStack": 1}
+    for node in graph.node:
+        if node.op not in places:
+            continue
+        shape = constants.get(node.input[places[node.op]].split(":")[0])
+        if shape is None:
+            continue
+        values = tf.make_ndarray(shape.attr["value"].tensor)
+        if values.ndim == 1 and values[:1] == -1 and (values[1:] >= 0).all():
+            shape.attr["value"].tensor.CopyFrom(tf.make_tensor_proto([batch, *values[1:]], values.dtype))
 
 
 def _reason(error: BaseException, layers: Collection[str]) -> str:

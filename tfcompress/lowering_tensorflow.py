@@ -4,9 +4,11 @@ A model of many functions is lowered by one signature. TFMOT's fake quantization
 """
 
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import legacy, signatures, tensorflow_v1
 from .errors import ModelError
 from .lowered import Lowered
 from .lowering_keras import check_finite
@@ -104,8 +106,6 @@ def lower_function(
 def _lower(function: Any, name: str, *, owner: Any = None, **options: Any) -> Lowered:
     """Returns the flatbuffer of one function; variables live as long as ``owner``, which the reference holds on to."""
     import tensorflow as tf
-
-    from . import signatures
 
     concrete = _concrete(function, name)
     structure = concrete.structured_input_signature
@@ -212,7 +212,15 @@ def lower_saved_model(
     if not functions:
         functions = _functions_of(loaded)
         signature = signature or ("__call__" if "__call__" in functions else None)
-    function = functions[choose(list(functions), signature, place=path)]
+    key = choose(list(functions), signature, place=path)
+    function = functions[key]
+    if key in loaded.signatures and tensorflow_v1.has_reference_variables(function):
+        with converter_silenced(debug=debug), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TensorFlow 1 is deprecated, which is no news to who saved with it
+            call, inputs = tensorflow_v1.freeze(path, key)
+        return lower_call(
+            call, signatures.named_leaves(inputs), name=path, weights=weights, input_shapes=input_shapes, debug=debug
+        )
     return _lower(function, path, owner=loaded, weights=weights, input_shapes=input_shapes, debug=debug)
 
 
@@ -250,8 +258,6 @@ def lower_legacy(
         ModelError: the model is not built or cannot be called on its inputs.
         ConversionError: the model cannot be expressed in TFLite's ops, or a weight is not finite.
     """
-    from . import legacy, signatures
-
     model = legacy.strip(model)
     check_finite(model, [(variable.name, variable) for variable in model.weights])
     structure = legacy.input_structure(model)

@@ -88,15 +88,14 @@ def lower_call(
     try:
         content = convert(function)
     except DynamicListError:
-        if all(tensor.shape[:1] != (None,) for tensor in tensors):
-            raise
-        tensors = [tensor._replace(shape=(tensor.shape[0] or 1, *tensor.shape[1:])) for tensor in tensors]
-        with scope(), converter_silenced(debug=debug), (marking or contextlib.nullcontext)():
-            function = _trace(run, tensors, name)
-        content = convert(function)
-        notes.append(
-            "The batch was fixed to 1: a recurrent layer's loop needs a fixed batch in TFLite. unroll=True keeps it dynamic."
-        )
+        if any(tensor.shape[:1] == (None,) for tensor in tensors):
+            tensors = [tensor._replace(shape=(tensor.shape[0] or 1, *tensor.shape[1:])) for tensor in tensors]
+            with scope(), converter_silenced(debug=debug), (marking or contextlib.nullcontext)():
+                function = _trace(run, tensors, name)
+            notes.append(
+                "The batch was fixed to 1: a recurrent layer's loop needs a fixed one. unroll=True keeps it dynamic."
+            )
+        content = convert(function, batch=tensors[0].shape[0])
     parsed = flatbuffer.parse(content)
     trained: dict[str, tuple[float, float]] = {}
     if weights == "float32" and (marked or marking is not None):
