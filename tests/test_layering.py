@@ -14,10 +14,12 @@ PACKAGE = ROOT / "tfcompress"
 # A module may import modules of a lower rank, and those that stand before it in its own rank. A folder stands for
 # all of its modules, which may import each other. Names of modules that later versions bring do no harm.
 RANKS = {
-    0: """errors files quiet schedules masks affine tensors observers operators targets precision tables metrics records ranges
-          arrays elements images samples data digits""",
-    1: "signatures fake_quantization rules interception points channels qat pruning distillation zoo",
-    2: "flatbuffer interpreter shapes lowering sources calibration recipes quantization compatibility verification account conversion",
+    0: """errors files quiet shapes schedules masks affine tensors observers operators targets precision tables
+          metrics records ranges arrays elements images samples data digits""",
+    1: "trust signatures legacy fake_quantization rules interception points channels qat pruning distillation zoo",
+    2: """flatbuffer interpreter sources constants static_shapes subgraphs lowered freezing tracing lowering_keras
+          tensorflow_v1 lowering_tensorflow lowering_tflite lowering calibration recipes quantization compatibility
+          verification account conversion""",
     3: "devices measurement",
     4: "search reporting security",
     5: "__init__ cli demo __main__",
@@ -27,7 +29,7 @@ ORDER = {name: (rank, i) for rank, names in RANKS.items() for i, name in enumera
 TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "jax", "torch"}
 INTERPRETER = {"ai_edge_litert"}
 BOARD = {*RANKS[0].split(), "interpreter", "devices", "measurement"}
-CONVERTER = {"lowering", "quantization"}
+CONVERTER = {"freezing", "quantization"}
 
 
 class Import(NamedTuple):
@@ -150,7 +152,7 @@ def test_the_board_never_imports_a_framework(name):
 
 
 @each_module
-def test_only_lowering_and_quantization_touch_tf_lite(name):
+def test_only_freezing_and_quantization_touch_tf_lite(name):
     assert name in CONVERTER or not touches_tf_lite(MODULES[name]), f"tfcompress/{name}.py touches tf.lite"
 
 

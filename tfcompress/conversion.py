@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from . import calibration as calibrating
-from . import compatibility, data, lowering, precision, quantization, recipes, shapes, sources, verification
+from . import compatibility, data, lowering, precision, quantization, recipes, sources, static_shapes, verification
 from .account import Conversion, PointCounts
 from .errors import ConversionError, StrictError
 from .observers import Observer
@@ -28,6 +28,8 @@ def convert(
     *,
     target: str | Target | None = None,
     representative_data: Any = None,
+    input_shapes: Mapping[str, Sequence[int | None]] | None = None,
+    signature: str | None = None,
     ranges: Ranges | None = None,
     observer: str | Observer = "min_max",
     scaling: str | None = None,
@@ -42,11 +44,16 @@ def convert(
     """Returns the ``.tflite`` file of a model for a target, with an account of what was done.
 
     Args:
-        model: a Keras 3 model, or a path to a ``.keras``, ``.h5`` or float ``.tflite`` file or a SavedModel folder.
+        model: a Keras 3 or tf_keras model, a ``tf.function`` or module, or a path to a ``.keras``, ``.h5`` or float
+            ``.tflite`` file or a SavedModel folder.
         target: a name from ``tfcompress.TARGETS`` or a ``Target``. Default: "cpu-int8" when there are trained ranges or
             representative data, else "dynamic".
         representative_data: what the model will see: ``.npy``, ``.npz``, a folder of images, arrays, or a
             ``tf.data.Dataset``; labels of (x, y) pairs are dropped. About 100 samples. Default: None.
+        input_shapes: whole shapes by input name, the batch axis first, that fix dynamic axes: ``{"image": (1, 96, 96, 3)}``.
+            Default: as the model has them; a target with fixed shapes fixes the batch to 1.
+        signature: which signature of a SavedModel, a module or a ``.tflite`` file. Default: the only one, or
+            "serving_default".
         ranges: "trained" uses the ranges that training stored even if the weights changed since, "calibrated" ignores
             them. Default: the stored ones, refused when they belong to other weights.
         observer: how calibrated ranges are measured: "min_max", "moving_average" or an ``Observer``. Default: "min_max".
@@ -85,7 +92,9 @@ def convert(
         raise ValueError(f"ranges must be 'trained' or 'calibrated'. Received: ranges={ranges!r}.")
     chosen_observer = calibrating.resolve_observer(observer)
     chosen = resolve_target(target) if target is not None else None
-    source = sources.open_source(model, allow_unsafe=allow_unsafe, debug=debug)
+    source = sources.open_source(
+        model, signature=signature, input_shapes=input_shapes, allow_unsafe=allow_unsafe, debug=debug
+    )
     if chosen is None:
         has_ranges = source.stored is not None and ranges != "calibrated"
         chosen = TARGETS["cpu-int8" if has_ranges or representative_data is not None else "dynamic"]
@@ -114,7 +123,7 @@ def convert(
     elif source.kind == "tflite":
         tflite = recipes.quantize_weights(lowered.content, chosen)
     if chosen.static:
-        tflite = shapes.fix_batch(tflite)
+        tflite = static_shapes.fix_batch(tflite, place=source.name, debug=debug)
     compatibility.check(tflite, chosen, source.name)
     kept = recipes.float_operators(lowered.content, precision_rules) if precision_rules else set()
     forbidden = verification.forbidden_floats(tflite, chosen, allow_float=allow_float, kept=kept)
@@ -175,12 +184,9 @@ def _no_ranges(target: Target, name: str) -> str:
 
 
 def _lower(source: sources.Source, stored: Any, target: Target, debug: bool) -> lowering.Lowered:
-    weights = "float32" if target.integer else target.weights
-    if source.kind == "keras":
-        return lowering.lower_keras(source.value, ranges=stored, weights=weights, debug=debug)
-    if source.kind == "saved_model":
-        return lowering.lower_saved_model(source.value, weights=weights, debug=debug)
-    return lowering.lower_flatbuffer(source.value, place=source.name)
+    in_the_hub = not target.integer and source.kind != "tflite"
+    weights = target.weights if in_the_hub else "float32"
+    return lowering.lower(source, ranges=stored, weights=weights, debug=debug)
 
 
 def _find_ranges(

@@ -16,14 +16,18 @@ __all__ = [
     "FLOAT_TYPES",
     "activation_tensors",
     "constant",
+    "drop_dead",
     "dtype_of",
     "expose",
     "fold_dynamic_reshapes",
     "layer_name",
+    "new_buffer",
+    "new_operator",
     "op_counts",
     "op_name",
     "pack",
     "parse",
+    "schema",
     "set_ranges",
     "set_signature",
     "take_marks",
@@ -46,7 +50,8 @@ _DTYPES = {
 }
 
 
-def _schema() -> Any:
+def schema() -> Any:
+    """Returns LiteRT's generated module of the ``.tflite`` format."""
     from ai_edge_litert import schema_py_generated
 
     return schema_py_generated
@@ -73,9 +78,8 @@ def parse(content: bytes, *, place: str = "the model") -> Any:
             f"{place} must be a TFLite flatbuffer. Received: {len(content)} bytes without the mark TFL3. "
             "Convert the model first."
         )
-    schema = _schema()
     try:
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+        model = schema().ModelT.InitFromObj(schema().Model.GetRootAsModel(content, 0))
         _check(model)
         return model
     except (ValueError, IndexError, TypeError, OverflowError, MemoryError, AttributeError, KeyError) as error:
@@ -128,12 +132,12 @@ def op_name(model: Any, operator: Any) -> str:
     if code.customCode:
         return code.customCode.decode(errors="replace")
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    return _names(_schema().BuiltinOperator).get(number, f"OP_{number}")
+    return _names(schema().BuiltinOperator).get(number, f"OP_{number}")
 
 
 def op_counts(model: Any) -> dict[str, int]:
     """Returns how often each op occurs over all subgraphs, most frequent first."""
-    names = _names(_schema().BuiltinOperator)
+    names = _names(schema().BuiltinOperator)
     counts: Counter[str] = Counter()
     for graph in model.subgraphs:
         for operator in graph.operators or []:
@@ -146,7 +150,7 @@ def op_counts(model: Any) -> dict[str, int]:
 
 def type_name(tensor: Any) -> str:
     """Returns the tensor's type as in the schema, for instance "INT8"."""
-    return _names(_schema().TensorType).get(tensor.type, f"TYPE_{tensor.type}")
+    return _names(schema().TensorType).get(tensor.type, f"TYPE_{tensor.type}")
 
 
 def dtype_of(tensor: Any) -> np.dtype | None:
@@ -218,7 +222,7 @@ def set_ranges(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
     for tensor in model.subgraphs[0].tensors:
         pair = ranges.get(tensor_name(tensor))
         if pair is not None:
-            parameters = _schema().QuantizationParametersT()
+            parameters = schema().QuantizationParametersT()
             parameters.min = np.array([pair[0]], np.float32)
             parameters.max = np.array([pair[1]], np.float32)
             tensor.quantization = parameters
@@ -226,17 +230,17 @@ def set_ranges(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
 
 def set_signature(model: Any, inputs: list[str], outputs: list[str], *, key: str = "serving_default") -> None:
     """Writes the one signature by which the file is fed: a name for each input and output, in their order."""
-    schema, graph = _schema(), model.subgraphs[0]
+    graph = model.subgraphs[0]
 
     def mapped(names: list[str], indices: list[int]) -> list[Any]:
         maps = []
         for name, index in zip(names, indices, strict=True):
-            entry = schema.TensorMapT()
+            entry = schema().TensorMapT()
             entry.name, entry.tensorIndex = name, index
             maps.append(entry)
         return maps
 
-    signature = schema.SignatureDefT()
+    signature = schema().SignatureDefT()
     signature.signatureKey = key
     signature.subgraphIndex = 0
     signature.inputs = mapped(inputs, _indices(graph.inputs))
@@ -303,7 +307,7 @@ def fold_dynamic_reshapes(model: Any) -> int:
             operator.builtinOptions.newShape = shape
         folded += 1
     if folded:
-        _drop_dead(model)
+        drop_dead(model)
     return folded
 
 
@@ -315,19 +319,40 @@ def _is_an_axis(model: Any, producer: Mapping[int, Any], index: int) -> bool:
     return measuring is not None and op_name(model, measuring) == "SHAPE"
 
 
-def _add_constant(model: Any, values: np.ndarray) -> int:
-    schema, graph = _schema(), model.subgraphs[0]
-    buffer = schema.BufferT()
+def new_buffer(model: Any, values: np.ndarray) -> int:
+    """Adds the values as a buffer of the file and returns its number."""
+    buffer = schema().BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     model.buffers.append(buffer)
-    tensor = schema.TensorT()
-    tensor.name, tensor.buffer = b"shape", len(model.buffers) - 1
-    tensor.shape, tensor.type = np.array(values.shape, np.int32), schema.TensorType.INT32
+    return len(model.buffers) - 1
+
+
+def new_operator(model: Any, name: str, inputs: list[int], outputs: list[int]) -> Any:
+    """Returns an op without options, for instance "QUANTIZE", that is yet to be put among a subgraph's operators."""
+    number = getattr(schema().BuiltinOperator, name)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    if number not in codes:
+        code = schema().OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = number
+        code.version = 1
+        model.operatorCodes.append(code)
+        codes.append(number)
+    operator = schema().OperatorT()
+    operator.opcodeIndex = codes.index(number)
+    operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+    return operator
+
+
+def _add_constant(model: Any, values: np.ndarray) -> int:
+    graph, tensor = model.subgraphs[0], schema().TensorT()
+    tensor.name, tensor.buffer = b"shape", new_buffer(model, values)
+    tensor.shape, tensor.type = np.array(values.shape, np.int32), schema().TensorType.INT32
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
 
 
-def _drop_dead(model: Any) -> None:
+def drop_dead(model: Any) -> None:
+    """Removes the ops of the main subgraph that nothing reads, and the tensors that are left over."""
     graph = model.subgraphs[0]
     before = -1
     while before != len(graph.operators):

@@ -1,16 +1,19 @@
 """How native libraries are kept from writing to the terminal.
 
 TFLite and XNNPACK write log lines straight to file descriptor 2, past Python's ``sys.stderr`` and ``logging``. Errors
-are not lost with them: the interpreter raises them too. Python's own output has other switches and is no concern here.
+are not lost with them: the interpreter raises them too. Python's own output is left alone, but for the loggers of
+TensorFlow while a model is loaded or converted.
 """
 
 import contextlib
+import io
+import logging
 import os
 import sys
 import threading
 from collections.abc import Iterator
 
-__all__ = ["native_stderr_silenced"]
+__all__ = ["converter_silenced", "native_stderr_silenced"]
 
 STDERR = 2
 
@@ -81,6 +84,32 @@ def native_stderr_silenced(*, debug: bool = False) -> Iterator[None]:
         yield
     finally:
         SILENCE.leave()
+
+
+@contextlib.contextmanager
+def converter_silenced(*, debug: bool = False) -> Iterator[None]:
+    """Runs the body without the log lines of TensorFlow, its converter and absl.
+
+    Args:
+        debug: lets them through. Default: False.
+
+    Example:
+        >>> with converter_silenced():
+        ...     print("a line of the converter")
+    """
+    if debug:
+        yield
+        return
+    loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with native_stderr_silenced(), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def flush_stderr() -> None:

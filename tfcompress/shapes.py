@@ -1,79 +1,60 @@
-"""How a file with dynamic shapes becomes one with fixed shapes, as microcontrollers and accelerators need it.
+"""Which shape does each input of a model get, when the caller fixes axes that the model leaves open?
 
-LiteRT's own interpreter infers every shape once the inputs' are given; they are written into the flatbuffer. Weights and
-arithmetic stay as they are.
+Pure arithmetic on names and shapes; knows nothing of graphs or files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import numpy as np
+__all__ = ["Shape", "fix_shapes"]
 
-from . import flatbuffer
-from .errors import ConversionError
-from .quiet import native_stderr_silenced
-
-__all__ = ["fix", "fix_batch"]
+Shape = tuple[int | None, ...]
+"""Sizes of the axes, the batch axis first; None is a dynamic axis."""
 
 
-def fix_batch(content: bytes, batch: int = 1) -> bytes:
-    """Returns the file with a dynamic first axis of its inputs fixed; other dynamic axes stay as they are.
-
-    Args:
-        content: bytes of a ``.tflite`` file.
-        batch: the size of the first axis, in samples. Default: 1.
-
-    Raises:
-        ConversionError: the graph does not take that batch.
-    """
-    model = flatbuffer.parse(content)
-    graph = model.subgraphs[0]
-    wanted = {}
-    for index in graph.inputs:
-        signature = graph.tensors[int(index)].shapeSignature
-        if signature is None or not len(signature):
-            continue
-        sizes = [int(size) for size in signature]
-        if sizes[0] < 0 and all(size > 0 for size in sizes[1:]):
-            wanted[int(index)] = (batch, *sizes[1:])
-    return fix(content, wanted) if wanted else content
-
-
-def fix(content: bytes, shapes: Mapping[int, tuple[int, ...]]) -> bytes:
-    """Returns the file with these shapes of inputs, and all others as they follow.
+def fix_shapes(
+    known: Mapping[str, Shape], wanted: Mapping[str, Sequence[int | None]] | None, *, place: str
+) -> dict[str, Shape]:
+    """Returns the shapes ``known`` with the dynamic axes that ``wanted`` fixes.
 
     Args:
-        content: bytes of a ``.tflite`` file.
-        shapes: shape by tensor index of the main subgraph's inputs.
+        known: shape by input name, None for a dynamic axis.
+        wanted: whole shapes by input name, the batch axis first; None leaves an axis as it is. Default: nothing.
+        place: how messages name the model.
 
     Raises:
-        ConversionError: the graph does not take these shapes.
-    """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+        ValueError: an unknown name, another number of axes, a size below 1, or another size than the model's own.
 
-    try:
-        with native_stderr_silenced():
-            interpreter = Interpreter(
-                model_content=content,
-                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    Example:
+        >>> fix_shapes({"image": (None, None, None, 3)}, {"image": (1, 96, None, 3)}, place="m.keras")
+        {'image': (1, 96, None, 3)}
+        >>> fix_shapes({"image": (None, 8)}, {"picture": (1, 8)}, place="m.keras")
+        Traceback (most recent call last):
+        ...
+        ValueError: input_shapes must name inputs of m.keras: 'image'. Received: 'picture'. Use one of these names.
+    """
+    fixed = dict(known)
+    for name, shape in (wanted or {}).items():
+        if name not in known:
+            raise ValueError(
+                f"input_shapes must name inputs of {place}: {', '.join(map(repr, known))}. Received: {name!r}. "
+                "Use one of these names."
             )
-            for index, shape in shapes.items():
-                interpreter.resize_tensor_input(index, shape)
-            interpreter.allocate_tensors()
-            inferred = {detail["index"]: detail["shape"] for detail in interpreter.get_tensor_details()}
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        sizes = ", ".join(str(shape) for shape in shapes.values())
-        raise ConversionError(
-            f"The model's inputs must take the fixed shapes. Received: {sizes} ({reason}). Choose others."
-        ) from error
-    model = flatbuffer.parse(content)
-    graph = model.subgraphs[0]
-    fixed = {int(index) for index in graph.inputs}
-    for operator in graph.operators:
-        fixed.update(int(index) for index in operator.outputs)
-    for index in fixed:
-        tensor = graph.tensors[index]
-        if index in inferred and tensor.shape is not None and len(inferred[index]) == len(tensor.shape):
-            tensor.shape = np.array(inferred[index], np.int32)
-            tensor.shapeSignature = None
-    return flatbuffer.pack(model)
+        fixed[name] = _fixed(name, known[name], shape, place)
+    return fixed
+
+
+def _fixed(name: str, known: Shape, shape: Sequence[int | None], place: str) -> Shape:
+    sizes = tuple(None if size is None else int(size) for size in shape)
+    if len(sizes) != len(known):
+        raise ValueError(
+            f"The shape of input {name!r} of {place} must have {len(known)} axes like {known}. Received: {sizes}. "
+            "Give the whole shape, the batch axis first."
+        )
+    if any(size is not None and size < 1 for size in sizes):
+        raise ValueError(f"Sizes must be at least 1. Received: {sizes} for {name!r}. Write None for a dynamic axis.")
+    if any(own is not None and size not in (None, own) for own, size in zip(known, sizes, strict=True)):
+        raise ValueError(
+            f"A shape must keep the sizes that {place} has fixed: {name!r} is {known}. Received: {sizes}. "
+            "Fix dynamic axes (None) only, or build the model with another size."
+        )
+    return tuple(own if size is None else size for own, size in zip(known, sizes, strict=True))

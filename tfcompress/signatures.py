@@ -5,13 +5,23 @@ is made of.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import keras
 
 from .errors import ModelError
 
-__all__ = ["InputTensor", "input_structure", "input_tensors", "output_names"]
+__all__ = [
+    "InputTensor",
+    "input_structure",
+    "input_tensors",
+    "named_leaves",
+    "output_names",
+    "pack",
+    "structure_names",
+    "unique_names",
+]
 
 
 class InputTensor(NamedTuple):
@@ -46,13 +56,17 @@ def input_structure(model: keras.Model) -> Any:
             f"The model must be built before its inputs are known. Received: {model.name!r}, not built. "
             "Call it once on a batch of data."
         )
-    shape = next(iter(shapes.values()))
     dtype = model.input_dtype if model.input_dtype not in ("float16", "bfloat16") else "float32"
+    return _from_shapes(next(iter(shapes.values())), "input", dtype)
+
+
+def _from_shapes(shape: Any, name: str, dtype: str) -> Any:
+    """Returns what a subclassed model is called with, from the shapes of the data that built it."""
     if isinstance(shape, dict):
-        return {name: InputTensor(name, tuple(value), dtype) for name, value in shape.items()}
-    if shape and isinstance(shape[0], list | tuple):
-        return [InputTensor(f"input_{i}", (None, *value[1:]), dtype) for i, value in enumerate(shape)]
-    return InputTensor("input", (None, *shape[1:]), dtype)
+        return {key: _from_shapes(value, str(key), dtype) for key, value in shape.items()}
+    if shape and isinstance(shape[0], list | tuple | dict):
+        return [_from_shapes(value, f"{name}_{index}", dtype) for index, value in enumerate(shape)]
+    return InputTensor(name, (None, *shape[1:]), dtype)
 
 
 def _from_symbolic(tensor: Any) -> InputTensor:
@@ -62,15 +76,63 @@ def _from_symbolic(tensor: Any) -> InputTensor:
 
 def input_tensors(model: keras.Model) -> list[InputTensor]:
     """Returns the leaves of ``input_structure(model)`` with names that are unique and fit for a signature."""
-    taken: set[str] = set()
-    tensors = []
-    for leaf in _leaves(input_structure(model)):
-        name = re.sub(r"[^A-Za-z0-9_.]", "_", leaf.name) or "input"
-        while name in taken:
+    return named_leaves(input_structure(model))
+
+
+def named_leaves(structure: Any) -> list[InputTensor]:
+    """Returns the ``InputTensor`` leaves of a structure with names that are unique and fit for a signature.
+
+    Args:
+        structure: an ``InputTensor``, or lists, tuples and dictionaries of them; dictionaries go by sorted keys.
+
+    Example:
+        >>> tensor = InputTensor("x:0", (None, 4), "float32")
+        >>> [leaf.name for leaf in named_leaves({"b": tensor, "a": tensor})]
+        ['x_0', 'x_0_']
+    """
+    leaves = _leaves(structure)
+    return [leaf._replace(name=name) for leaf, name in zip(leaves, unique_names(x.name for x in leaves), strict=True)]
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Returns the names with the characters that a signature takes, none of them twice.
+
+    Args:
+        names: any text.
+
+    Example:
+        >>> unique_names(["my output", "my/output", ""])
+        ['my_output', 'my_output_', '_']
+    """
+    unique: list[str] = []
+    for name in names:
+        name = re.sub(r"[^A-Za-z0-9_.]", "_", name) or "_"
+        while name in unique:
             name += "_"
-        taken.add(name)
-        tensors.append(leaf._replace(name=name))
-    return tensors
+        unique.append(name)
+    return unique
+
+
+def structure_names(structure: Any, name: str = "output") -> list[str]:
+    """Returns a name for each leaf: keys of dictionaries (in sorted order), else ``name`` and positions.
+
+    Args:
+        structure: tensors in lists, tuples and dictionaries.
+        name: what a leaf without a key is called. Default: "output".
+
+    Example:
+        >>> structure_names({"mask": 0, "boxes": [0, 0]}), structure_names(0)
+        (['boxes_0', 'boxes_1', 'mask'], ['output'])
+    """
+
+    def walk(node: Any, path: str) -> list[str]:
+        if isinstance(node, dict):
+            return [leaf for key in sorted(node) for leaf in walk(node[key], f"{path}_{key}" if path else str(key))]
+        if isinstance(node, list | tuple):
+            return [leaf for i, item in enumerate(node) for leaf in walk(item, f"{path or name}_{i}")]
+        return [path or name]
+
+    return unique_names(walk(structure, ""))
 
 
 def _leaves(structure: Any) -> list[InputTensor]:
@@ -96,23 +158,14 @@ def pack(structure: Any, leaves: list[Any]) -> Any:
     return build(structure)
 
 
-def output_names(model: keras.Model, count: int) -> list[str]:
-    """Returns a signature name for each of ``count`` outputs: the model's own output names, made unique.
+def output_names(model: Any, outputs: Any) -> list[str]:
+    """Returns a signature name for each output: keys of a dictionary, the model's own output names, or positions.
 
     Args:
-        model: a built Keras 3 model.
-        count: number of output tensors.
+        model: a built Keras 3 or tf_keras model.
+        outputs: what the model returned, a structure of tensors.
     """
+    by_structure = structure_names(outputs)
     functional = getattr(model, "_functional", None) or model
     names = list(getattr(functional, "output_names", None) or [])
-    if len(names) != count:
-        names = ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
-    taken: set[str] = set()
-    unique = []
-    for name in names:
-        name = re.sub(r"[^A-Za-z0-9_.]", "_", name) or "output"
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        unique.append(name)
-    return unique
+    return by_structure if isinstance(outputs, dict) or len(names) != len(by_structure) else unique_names(names)

@@ -1,24 +1,24 @@
 """What a model argument is, and how a file of it is opened without running code that the file brings along.
 
-A ``.keras``, ``.h5`` or SavedModel file with a Lambda layer or an unknown custom object is refused from its
-configuration alone, before any loader sees it. Does not lower or convert.
+Files are checked by ``trust`` before any loader sees them. Files of Keras 2 that Keras 3 does not read are loaded by
+tf_keras. Does not lower or convert.
 """
 
-import json
 import os
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from . import legacy, trust
 from .errors import ModelError
-from .lowering import converter_silenced
+from .quiet import converter_silenced
 from .ranges import TrainedRanges, hash_weights, read_archive
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Kind", "Source", "open_source"]
 
-_HOW_TO_ALLOW = "If you trust the file, pass --allow_unsafe (allow_unsafe=True in Python)."
+Kind = Literal["keras", "tf_keras", "saved_model", "function", "tflite"]
 
 
 @dataclass(frozen=True)
@@ -26,31 +26,58 @@ class Source:
     """A model that is ready to be lowered.
 
     Args:
-        kind: "keras", "saved_model" or "tflite".
+        kind: "keras" (Keras 3), "tf_keras", "saved_model", "function" (of TensorFlow) or "tflite".
         name: how messages name it.
-        value: the Keras model, the folder's path or the file's bytes.
+        value: the model, the function, the folder's path or the file's bytes.
         stored: trained ranges that came with a Keras model. Default: None.
         same_weights: whether the stored ranges belong to the weights as they are. Default: True.
+        signature: which function of a model with several is meant. Default: None, "serving_default" or the only one.
+        input_shapes: whole shapes by input name, fixing dynamic axes. Default: none.
+        fake_quantized: whether the model itself holds ranges, as fake quantization by TFMOT; lowering returns them as
+            ``Lowered.trained``. Default: False.
     """
 
-    kind: Literal["keras", "saved_model", "tflite"]
+    kind: Kind
     name: str
-    value: Any
-    stored: TrainedRanges | None = None
+    value: Any = field(repr=False)
+    stored: TrainedRanges | None = field(default=None, repr=False)
     same_weights: bool = True
+    signature: str | None = None
+    input_shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    fake_quantized: bool = False
+
+    def __post_init__(self) -> None:
+        if self.signature is not None and self.kind in ("keras", "tf_keras"):
+            raise ValueError(
+                f"signature chooses among a file's functions. Received: {self.signature!r} for the Keras model "
+                f"{self.name}. Leave it out."
+            )
 
 
-def open_source(model: Any, *, allow_unsafe: bool = False, debug: bool = False) -> Source:
-    """Returns the source for a Keras 3 model or a path to a ``.keras``, ``.h5``, ``.tflite`` file or SavedModel folder.
+def open_source(
+    model: Any,
+    *,
+    signature: str | None = None,
+    input_shapes: Mapping[str, Sequence[int | None]] | None = None,
+    allow_unsafe: bool = False,
+    debug: bool = False,
+) -> Source:
+    """Returns the source for a model in memory, or for a path to one.
 
     Args:
-        model: the model, or a path.
+        model: a Keras 3 or tf_keras model, a TensorFlow function or module, or a path to a ``.keras``, ``.h5`` or
+            ``.tflite`` file or a SavedModel folder.
+        signature: which signature of a SavedModel or ``.tflite`` file, or which function of a ``tf.Module``. Default:
+            "serving_default", or the only one.
+        input_shapes: whole shapes by input name, the batch axis first, which fix dynamic axes; None leaves an axis as it
+            is. Default: none.
         allow_unsafe: whether a file may bring code along (Lambda layers, unknown custom objects). Default: False.
         debug: whether loaders' log lines are shown. Default: False.
 
     Raises:
         ModelError: a path without a model, a damaged file, or one that brings code along.
-        TypeError: neither a Keras 3 model nor a path.
+        TypeError: neither a model nor a path.
+        ValueError: a signature for a Keras model.
 
     Example:
         >>> open_source("/no/such/model.keras")
@@ -58,51 +85,95 @@ def open_source(model: Any, *, allow_unsafe: bool = False, debug: bool = False) 
         ...
         tfcompress.errors.ModelError: The model file must exist. Received: /no/such/model.keras. Check the path.
     """
+    chosen: dict[str, Any] = {"signature": signature, "input_shapes": dict(input_shapes or {})}
     if isinstance(model, str | os.PathLike):
-        return _from_path(Path(model), allow_unsafe, debug)
+        return _from_path(Path(model), allow_unsafe, debug, chosen)
+    if legacy.is_legacy_model(model):
+        return _legacy_source(model, model.name, chosen)
     import keras
 
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"model must be a Keras 3 model or a path. Received: {type(model).__module__}.{type(model).__name__}."
-        )
-    from .qat import trained_ranges
+    if isinstance(model, keras.Model):
+        from .qat import trained_ranges
 
-    return _keras_source(model, model.name, trained_ranges(model))
+        return _keras_source(model, model.name, trained_ranges(model), chosen)
+    if _is_function(model):
+        name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__
+        return Source("function", name.decode() if isinstance(name, bytes) else str(name), model, **chosen)
+    raise TypeError(
+        "model must be a Keras 3 or tf_keras model, a TensorFlow function or module, or a path. Received: "
+        f"{type(model).__module__}.{type(model).__name__}."
+    )
 
 
-def _keras_source(model: Any, name: str, stored: TrainedRanges | None) -> Source:
+def _is_function(model: Any) -> bool:
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return False
+    experimental = tf.types.experimental
+    return isinstance(model, experimental.ConcreteFunction | experimental.PolymorphicFunction | tf.Module)
+
+
+def _keras_source(model: Any, name: str, stored: TrainedRanges | None, chosen: Mapping[str, Any]) -> Source:
     same = stored is None or stored.weights_sha256 == hash_weights(model.get_weights())
-    return Source("keras", name, model, stored, same)
+    return Source("keras", name, model, stored, same, **chosen)
 
 
-def _from_path(path: Path, allow_unsafe: bool, debug: bool) -> Source:
+def _legacy_source(model: Any, name: str, chosen: Mapping[str, Any]) -> Source:
+    return Source("tf_keras", name, model, fake_quantized=legacy.has_fake_quantization(model), **chosen)
+
+
+def _from_path(path: Path, allow_unsafe: bool, debug: bool, chosen: Mapping[str, Any]) -> Source:
     if not path.exists():
         raise ModelError(f"The model file must exist. Received: {path}. Check the path.")
     if path.is_dir():
-        if not (path / "saved_model.pb").is_file():
-            raise ModelError(f"A model folder must be a SavedModel. Received: {path} without saved_model.pb.")
-        _check_saved_model(path, allow_unsafe)
-        return Source("saved_model", str(path), str(path))
+        return _from_folder(path, allow_unsafe, chosen)
     try:
         with open(path, "rb") as file:
             head = file.read(8)
     except OSError as error:
         raise ModelError(f"The model file must be readable. Received: {path} ({error.strerror}).") from error
     if head[4:8] == b"TFL3":
-        return Source("tflite", str(path), path.read_bytes())
-    if head[:4] == b"PK\x03\x04":
-        config = _archive_config(path)
-    elif head[:8] == b"\x89HDF\r\n\x1a\n":
-        config = _h5_config(path)
-    else:
+        return Source("tflite", str(path), path.read_bytes(), **chosen)
+    is_archive = head[:4] == b"PK\x03\x04"
+    if not is_archive and head[:8] != b"\x89HDF\r\n\x1a\n":
         raise ModelError(
             f"The model must be a .keras, .h5 or .tflite file or a SavedModel folder. Received: {path}, "
             f"{path.stat().st_size} bytes of something else."
         )
+    config = trust.read_config(path)
     if not allow_unsafe:
-        _check_config(config, path)
-    return _keras_source(_load(path, allow_unsafe, debug), str(path), read_archive(path))
+        trust.check_config(config, str(path), _known_objects())
+    version = trust.keras_version(path)
+    if trust.uses_tfmot(config) or (is_archive and version.startswith("2.")):
+        return _legacy_source(_load_legacy(path, config, allow_unsafe, debug), str(path), chosen)
+    try:
+        model = _load(path, allow_unsafe, debug)
+    except ModelError as first:
+        if not version.startswith("2."):
+            raise
+        try:
+            return _legacy_source(_load_legacy(path, config, allow_unsafe, debug), str(path), chosen)
+        except ModelError as second:
+            raise second from first
+    return _keras_source(model, str(path), read_archive(path), chosen)
+
+
+def _from_folder(path: Path, allow_unsafe: bool, chosen: Mapping[str, Any]) -> Source:
+    file = path / "saved_model.pb"
+    if not file.is_file():
+        raise ModelError(f"A model folder must be a SavedModel. Received: {path} without saved_model.pb.")
+    if not allow_unsafe:
+        trust.check_saved_model(path)
+    fake_quantized = b"FakeQuantWithMinMax" in file.read_bytes()
+    return Source("saved_model", str(path), str(path), fake_quantized=fake_quantized, **chosen)
+
+
+def _known_objects() -> set[str]:
+    import keras
+
+    known = set(keras.saving.get_custom_objects())
+    tf_keras = sys.modules.get("tf_keras")
+    return known | set(tf_keras.saving.get_custom_objects()) if tf_keras is not None else known
 
 
 def _load(path: Path, allow_unsafe: bool, debug: bool) -> Any:
@@ -112,81 +183,28 @@ def _load(path: Path, allow_unsafe: bool, debug: bool) -> Any:
         try:
             return keras.models.load_model(path, compile=False, safe_mode=not allow_unsafe)
         except Exception as error:  # Keras raises whatever the file makes it stumble over
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ModelError(
-                f"Keras cannot load {path}: {reason[:300]} Save it again with this Keras ({keras.__version__}), or "
+                f"Keras cannot load {path}: {_first_line(error)} Save it again with this Keras ({keras.__version__}), or "
                 "register its custom objects first."
             ) from error
 
 
-def _archive_config(path: Path) -> Any:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(f"The .keras file is damaged: {path} ({error}). Copy or save it again.") from error
-
-
-def _h5_config(path: Path) -> Any:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            text = file.attrs.get("model_config")
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise ModelError(f"The .h5 file is damaged: {path} ({error}). Copy or save it again.") from error
-    if text is None:
-        raise ModelError(f"The .h5 file must hold a whole model. Received: {path} with weights only. Use model.save.")
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ModelError(f"The .h5 file is damaged: {path} (its configuration is no JSON). Save it again.") from error
-
-
-def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(config, dict):
-        if "class_name" in config:
-            yield config
-        for value in config.values():
-            yield from _objects(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _objects(value)
-
-
-def _check_config(config: Any, path: Path) -> None:
-    import keras
-
-    for entry in _objects(config):
-        class_name = entry["class_name"]
-        if class_name in ("Lambda", "__lambda__", "function") and (class_name != "function" or _is_foreign(entry)):
-            layer = (entry.get("config") or {}).get("name") if isinstance(entry.get("config"), dict) else None
-            raise ModelError(
-                f"A model file must not bring code along. Received: a {class_name} ({layer or 'unnamed'}) in {path}. "
-                f"Replace it by a layer. {_HOW_TO_ALLOW}"
-            )
-        if _is_foreign(entry):
-            registered = entry.get("registered_name") or class_name
-            known = keras.saving.get_custom_objects()
-            if registered not in known and class_name not in known:
+def _load_legacy(path: Path, config: Any, allow_unsafe: bool, debug: bool) -> Any:
+    with converter_silenced(debug=debug):
+        try:
+            return legacy.load(path, with_tfmot=trust.uses_tfmot(config), allow_unsafe=allow_unsafe)
+        except ModelError:
+            raise
+        except Exception as error:  # as above
+            if trust.uses_tfmot(config) and path.suffix == ".keras":
                 raise ModelError(
-                    f"A model file must not bring code along. Received: the unknown custom object {registered!r} in "
-                    f"{path}. Register it with keras.saving.register_keras_serializable. {_HOW_TO_ALLOW}"
-                )
-
-
-def _is_foreign(entry: dict[str, Any]) -> bool:
-    module = entry.get("module")
-    if module is None:
-        return "registered_name" in entry and ">" in str(entry["registered_name"])
-    return str(module).split(".")[0] not in ("keras", "builtins", "tensorflow", "numpy")
-
-
-def _check_saved_model(path: Path, allow_unsafe: bool) -> None:
-    metadata = path / "keras_metadata.pb"
-    for file in (metadata, path / "saved_model.pb"):
-        if file.is_file() and not allow_unsafe and b'"class_name": "Lambda"' in file.read_bytes():
+                    f"TFMOT does not read its own .keras files of quantization-aware models. Received: {path}. Load the "
+                    "weights into the model and save it as .h5 or as a SavedModel."
+                ) from error
             raise ModelError(
-                f"A model file must not bring code along. Received: a Lambda in {path}. Replace it by a layer. "
-                f"{_HOW_TO_ALLOW}"
-            )
+                f"tf_keras cannot load {path}: {_first_line(error)} Save it again, or register its custom objects first."
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

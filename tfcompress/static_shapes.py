@@ -1,0 +1,124 @@
+"""What shape has each tensor of a flatbuffer once its inputs' shapes are fixed? The interpreter is asked.
+
+The shapes that it infers are written into the file, and what only computed shapes becomes constants. Runs the file once
+on zeros; changes no weight.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from . import flatbuffer
+from .errors import ConversionError
+from .quiet import native_stderr_silenced
+from .shapes import Shape
+
+__all__ = ["fix_batch", "fix_inputs"]
+
+
+def fix_batch(content: bytes, batch: int = 1, *, place: str = "the model", debug: bool = False) -> bytes:
+    """Returns the file with the dynamic batch of its inputs fixed; a file with other dynamic axes is returned as it is.
+
+    Args:
+        content: bytes of a ``.tflite`` file, float or quantized.
+        batch: samples per inference. Default: 1.
+        place: how messages name the file. Default: "the model".
+        debug: whether the interpreter's log lines are shown. Default: False.
+
+    Raises:
+        ConversionError: the graph cannot take that batch.
+    """
+    model = flatbuffer.parse(content)
+    graph = model.subgraphs[0]
+    fixed: dict[int, Shape] = {}
+    for index in graph.inputs:
+        tensor = graph.tensors[int(index)]
+        sizes = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
+        shape = [] if sizes is None else [int(size) for size in sizes]
+        if any(size < 0 for size in shape[1:]):
+            return content
+        fixed[int(index)] = tuple([batch if shape[0] < 0 else shape[0], *shape[1:]] if shape else [])
+    if all(graph.tensors[index].shapeSignature is None for index in fixed):
+        return content
+    fix_inputs(model, fixed, place=place, debug=debug)
+    return flatbuffer.pack(model)
+
+
+def fix_inputs(model: Any, fixed: Mapping[int, Shape], *, place: str, debug: bool = False) -> None:
+    """Gives the main subgraph's inputs these shapes and every tensor behind them the shape that follows.
+
+    Where an axis is left dynamic, shapes are inferred for size 1 and that axis stays dynamic for the inputs; tensors
+    behind them are then left as they are.
+
+    Args:
+        model: the schema's object of a float file, changed in place.
+        fixed: shape of each input by tensor index; None leaves an axis dynamic.
+        place: how messages name the file.
+        debug: whether the interpreter's log lines are shown. Default: False.
+
+    Raises:
+        ConversionError: the graph cannot take these shapes.
+    """
+    graph = model.subgraphs[0]
+    static = all(size is not None for shape in fixed.values() for size in shape)
+    interpreter = _run(model, fixed, place, debug)
+    for index, shape in fixed.items():
+        tensor = graph.tensors[index]
+        tensor.shape = np.array([size or 1 for size in shape], np.int32)
+        dynamic = np.array([-1 if size is None else size for size in shape], np.int32)
+        tensor.shapeSignature = None if static else dynamic
+    if not static:
+        return
+    for details in interpreter.get_tensor_details():
+        if details["index"] < len(graph.tensors):
+            tensor = graph.tensors[details["index"]]
+            tensor.shape, tensor.shapeSignature = np.array(details["shape"], np.int32), None
+    _fold(model, interpreter)
+
+
+def _run(model: Any, fixed: Mapping[int, Shape], place: str, debug: bool) -> Any:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    try:
+        with native_stderr_silenced(debug=debug):
+            interpreter = Interpreter(
+                model_content=flatbuffer.pack(model),
+                experimental_preserve_all_tensors=True,
+                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+            for index, shape in fixed.items():
+                interpreter.resize_tensor_input(index, [size or 1 for size in shape])
+            interpreter.allocate_tensors()
+            for details in interpreter.get_input_details():
+                interpreter.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
+            interpreter.invoke()
+            return interpreter
+    except (ValueError, RuntimeError, MemoryError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        shapes = ", ".join(str(shape) for shape in fixed.values())
+        raise ConversionError(
+            f"The graph of {place} must be able to take the shapes. Received: {shapes} "
+            f"({(lines or [type(error).__name__])[0][:200]}). Convert it from its source with these shapes."
+        ) from error
+
+
+def _fold(model: Any, interpreter: Any) -> None:
+    """Replaces what was computed from shapes alone by the values that the interpreter has there."""
+    graph = model.subgraphs[0]
+    known = {index for index, tensor in enumerate(graph.tensors) if flatbuffer.constant(model, tensor) is not None}
+    for operator in graph.operators:
+        inputs = [int(index) for index in operator.inputs if int(index) >= 0]
+        outputs = [int(index) for index in operator.outputs]
+        integers = all(flatbuffer.type_name(graph.tensors[index]) in ("INT32", "INT64") for index in outputs)
+        is_shape = flatbuffer.op_name(model, operator) == "SHAPE"
+        if not is_shape and not (inputs and integers and all(index in known for index in inputs)):
+            continue
+        for index in outputs:
+            values = np.ascontiguousarray(interpreter.get_tensor(index))
+            graph.tensors[index].buffer = flatbuffer.new_buffer(model, values)
+            known.add(index)
+    graph.operators = [
+        operator for operator in graph.operators if not all(int(index) in known for index in operator.outputs)
+    ]
+    flatbuffer.drop_dead(model)
