@@ -52,6 +52,7 @@ class Conversion:
         calibration: the measured ranges, None when none were needed.
         skipped: layers with tensors that training could not see, with the reason.
         backend: which quantizer made the file, None for a float target.
+        notes: what lowering had to decide, one line each.
         warnings: what the representative data looks like and should not, one line each.
     """
 
@@ -64,6 +65,7 @@ class Conversion:
     calibration: Calibration | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
     backend: str | None = None
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -114,6 +116,7 @@ class Conversion:
             if self.calibration
             else None,
             "skipped": dict(self.skipped),
+            "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
 
@@ -137,5 +140,6 @@ class Conversion:
             lines.append(f"skipped  {name}: {reason}")
         if self.target.by_rule:
             lines.append(f"checked  by {self.target.name}'s documented rules; its compiler or driver was not run here")
+        lines += [f"note     {text}" for text in self.notes]
         lines += [f"warning  {text}" for text in self.warnings]
         return "\n".join(lines)

@@ -4,23 +4,31 @@ Lowering, calibration, quantization and verification each have a module; this on
 each range comes from. It does not train and does not measure.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from . import calibration as calibrating
-from . import compatibility, data, lowering, precision, quantization, recipes, sources, static_shapes, verification
+from . import (
+    compatibility,
+    constants,
+    data,
+    lowering,
+    precision,
+    quantization,
+    ranging,
+    recipes,
+    sources,
+    static_shapes,
+    verification,
+)
 from .account import Conversion, PointCounts
-from .errors import ConversionError, StrictError
+from .errors import StrictError
 from .observers import Observer
-from .samples import Samples
 from .targets import TARGETS, Target
 from .targets import resolve as resolve_target
 
 __all__ = ["Conversion", "PointCounts", "convert"]
-
-Ranges = Literal["trained", "calibrated"]
 
 
 def convert(
@@ -30,7 +38,7 @@ def convert(
     representative_data: Any = None,
     input_shapes: Mapping[str, Sequence[int | None]] | None = None,
     signature: str | None = None,
-    ranges: Ranges | None = None,
+    ranges: ranging.Choice | None = None,
     observer: str | Observer = "min_max",
     scaling: str | None = None,
     rules: Any = None,
@@ -96,30 +104,37 @@ def convert(
         model, signature=signature, input_shapes=input_shapes, allow_unsafe=allow_unsafe, debug=debug
     )
     if chosen is None:
-        has_ranges = source.stored is not None and ranges != "calibrated"
+        has_ranges = (source.stored is not None or source.fake_quantized) and ranges != "calibrated"
         chosen = TARGETS["cpu-int8" if has_ranges or representative_data is not None else "dynamic"]
-    stored = _usable_ranges(source, ranges) if chosen.integer else None
-    if chosen.integer and stored is None and representative_data is None:
-        raise ConversionError(_no_ranges(chosen, source.name))
-
+    ranging.check_available(source, ranges, chosen, has_data=representative_data is not None)
+    stored = ranging.usable_ranges(source, ranges) if chosen.integer else None
     precision_rules = precision.read_rules(rules)
     quantizer = quantization.resolve_backend(backend, chosen, precision_rules) if chosen.integer else None
     lowered = _lower(source, stored, chosen, debug)
     samples = None
     if representative_data is not None:
-        samples = _Remembering(
+        samples = ranging.RememberingSamples(
             data.load_representative(representative_data, lowered.inputs, scaling=scaling, allow_pickle=allow_unsafe)
         )
     measured = None
     points = PointCounts()
     tflite = lowered.content
     if chosen.integer:
-        found, measured, points = _find_ranges(
+        if ranges == "calibrated":
+            lowered = dataclasses.replace(lowered, trained={})
+        found, measured, points = ranging.find_ranges(
             lowered, samples, chosen, source.name, chosen_observer, on_progress, debug
         )
-        tflite = quantization.quantize(
-            lowered.content, found, chosen, rules=precision_rules, backend=quantizer, debug=debug
-        )
+        hub = lowered.content
+        if source.kind != "keras" and lowered.trained and quantizer == "tensorflow":
+            # Fake quantization of the model's own: TensorFlow's quantizer keeps to its scales where it finds it.
+            hub = constants.restore_marks(hub, lowered.trained)
+            found = {
+                name: pair
+                for name, pair in (measured.ranges if measured else {}).items()
+                if name not in lowered.trained
+            }
+        tflite = quantization.quantize(hub, found, chosen, rules=precision_rules, backend=quantizer, debug=debug)
     elif source.kind == "tflite":
         tflite = recipes.quantize_weights(lowered.content, chosen)
     if chosen.static:
@@ -144,6 +159,7 @@ def convert(
         measured,
         lowered.skipped if chosen.integer else {},
         quantizer,
+        notes=lowered.notes,
     )
 
 
@@ -157,117 +173,7 @@ def _left_in_float(tflite: bytes, target: Target, forbidden: Sequence[str]) -> s
     )
 
 
-def _usable_ranges(source: sources.Source, ranges: Ranges | None) -> Mapping[str, tuple[float, float]] | None:
-    if ranges == "calibrated":
-        return None
-    if source.stored is None:
-        if ranges == "trained":
-            raise ConversionError(
-                f"There must be trained ranges to use. Received: {source.name} without any. Train it with "
-                "QuantizationAwareTraining, or pass representative data."
-            )
-        return None
-    if not source.same_weights and ranges is None:
-        raise ConversionError(
-            f"The trained ranges must belong to the model's weights. Received: {source.name}, whose weights changed after "
-            "quantization-aware training. Pass --ranges=calibrated with representative data to measure new ones, or "
-            "--ranges=trained to use them all the same."
-        )
-    return source.stored.ranges
-
-
-def _no_ranges(target: Target, name: str) -> str:
-    return (
-        f"{target.name} needs a range for each tensor. Received: {name} with neither trained ranges nor representative "
-        "data. Pass --representative_data=FOLDER_OR_NPZ (representative_data=images), about 100 samples."
-    )
-
-
 def _lower(source: sources.Source, stored: Any, target: Target, debug: bool) -> lowering.Lowered:
     in_the_hub = not target.integer and source.kind != "tflite"
     weights = target.weights if in_the_hub else "float32"
     return lowering.lower(source, ranges=stored, weights=weights, debug=debug)
-
-
-def _find_ranges(
-    lowered: lowering.Lowered,
-    samples: "_Remembering | None",
-    target: Target,
-    name: str,
-    observer: Observer,
-    on_progress: Callable[[int, int | None], None] | None,
-    debug: bool,
-) -> tuple[dict[str, tuple[float, float]], calibrating.Calibration | None, PointCounts]:
-    """Returns the range of every tensor, the calibration behind those that were measured, and the counts."""
-    trained = quantization.complete_ranges(lowered.content, lowered.trained) if lowered.trained else {}
-    needed = quantization.needed_ranges(lowered.content)
-    missing = [tensor for tensor in needed if tensor not in trained]
-    learned = len(needed) - len(missing)
-    if not missing and trained:
-        if samples is not None:
-            samples.read_first()
-        return trained, None, PointCounts(trained=learned)
-    if samples is None:
-        raise ConversionError(
-            f"Every tensor of a {target.name} file needs a range. Received: {name} with {learned} trained and "
-            f"{len(missing)} missing ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). "
-            "Pass --representative_data=FOLDER_OR_NPZ (representative_data=images) for those."
-        )
-    done = 0
-
-    def on_batch(count: int) -> None:
-        nonlocal done
-        done += count
-        if on_progress is not None:
-            on_progress(done, samples.count)
-
-    measured = calibrating.calibrate(
-        lowered.content,
-        samples,  # type: ignore[arg-type]
-        observer=observer,
-        tensors=set(missing) if trained else None,
-        on_batch=on_batch,
-        debug=debug,
-    )
-    found = {**measured.ranges, **trained}
-    return (
-        quantization.complete_ranges(lowered.content, found),
-        measured,
-        PointCounts(trained=learned, calibrated=len(missing)),
-    )
-
-
-class _Remembering:
-    """Samples that keep their first few for the parity check, so that a stream is read once."""
-
-    def __init__(self, samples: Samples) -> None:
-        self._samples = samples
-        self._kept: list[dict[str, np.ndarray]] = []
-        self._wanted = verification.parity_samples([spec.shape for spec in samples.inputs])
-        self.count = samples.count
-
-    @property
-    def sha256(self) -> str | None:
-        """Hash of the samples; None until a stream was read to its end."""
-        return self._samples.sha256
-
-    def batches(self, size: int) -> Any:
-        """Yields the batches of the samples and keeps the first ones."""
-        kept = 0
-        self._kept = []
-        for batch in self._samples.batches(size):
-            if kept < self._wanted:
-                self._kept.append({name: np.array(values) for name, values in batch.items()})
-                kept += len(next(iter(batch.values())))
-            yield batch
-
-    def read_first(self) -> None:
-        """Reads just the samples that parity needs."""
-        for _ in self.batches(self._wanted):
-            break
-
-    def first(self) -> dict[str, np.ndarray]:
-        """Returns up to as many samples as parity takes by input name."""
-        if not self._kept:
-            self.read_first()
-        return {name: np.concatenate([batch[name] for batch in self._kept])[: self._wanted] for name in self._kept[0]}

@@ -53,7 +53,8 @@ def to_flatbuffer(
     from tensorflow.lite.python.convert import ConverterError
     from tensorflow.lite.python.lite import TFLiteConverterBaseV2
 
-    inputs = [tensor for tensor in function.inputs if tensor.dtype != tf.resource]
+    captured = {internal.name for _, internal in function.graph.captures}
+    inputs = [tensor for tensor in function.inputs if tensor.name not in captured]
     _check(function, inputs, name)
     with converter_silenced(debug=debug):
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
@@ -127,7 +128,28 @@ def _freeze(function: Any) -> Any:
     data = convert_to_constants._FunctionConverterDataInEager(
         func=function, lower_control_flow=False, aggressive_inlining=False
     )
-    return convert_to_constants._replace_variables_by_constants(converter_data=data)[0]
+    graph = convert_to_constants._replace_variables_by_constants(converter_data=data)[0]
+    _embed_captured_values(function, graph)
+    return graph
+
+
+def _embed_captured_values(function: Any, graph: Any) -> None:
+    """Makes constants of the tensors that a layer keeps outside of variables, as Normalization does its statistics."""
+    import tensorflow as tf
+
+    values = {
+        internal.op.name: external
+        for external, internal in function.graph.captures
+        if internal.dtype not in (tf.resource, tf.variant) and hasattr(external, "numpy")
+    }
+    for node in graph.node:
+        if node.op == "Placeholder" and node.name in values:
+            value = tf.make_tensor_proto(values[node.name].numpy())
+            node.op = "Const"
+            del node.input[:]
+            node.attr.clear()
+            node.attr["dtype"].type = value.dtype
+            node.attr["value"].tensor.CopyFrom(value)
 
 
 def _drop_fake_quantization(graph: Any) -> None:

@@ -1,0 +1,179 @@
+"""Where does the range of each tensor come from: from training, or from representative data?
+
+Decides and counts; measuring is done in ``calibration``, and which tensors need a range is known to ``quantization``.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+
+from . import calibration as calibrating
+from . import quantization, sources, verification
+from .account import PointCounts
+from .errors import ConversionError
+from .lowering import Lowered
+from .observers import Observer
+from .samples import Batch, Samples
+from .targets import Target
+
+__all__ = ["Choice", "RememberingSamples", "check_available", "find_ranges", "usable_ranges"]
+
+Choice = Literal["trained", "calibrated"]
+
+
+def usable_ranges(source: sources.Source, ranges: Choice | None) -> Mapping[str, tuple[float, float]] | None:
+    """Returns the ranges that training stored with the model, by point name; None where there are none to use.
+
+    Args:
+        source: the model.
+        ranges: "trained" uses them whatever the weights are now, "calibrated" ignores them. None refuses those of other
+            weights.
+
+    Raises:
+        ConversionError: the ranges belong to other weights, or are asked for and not there.
+    """
+    if ranges == "calibrated":
+        return None
+    if source.stored is None:
+        if source.fake_quantized:
+            return None  # the graph itself holds them
+        if ranges == "trained":
+            raise ConversionError(
+                f"There must be trained ranges to use. Received: {source.name} without any. Train it with "
+                "QuantizationAwareTraining, or pass representative data."
+            )
+        return None
+    if not source.same_weights and ranges is None:
+        raise ConversionError(
+            f"The trained ranges must belong to the model's weights. Received: {source.name}, whose weights changed after "
+            "quantization-aware training. Pass --ranges=calibrated with representative data to measure new ones, or "
+            "--ranges=trained to use them all the same."
+        )
+    return source.stored.ranges
+
+
+def check_available(source: sources.Source, ranges: Choice | None, target: Target, *, has_data: bool) -> None:
+    """Refuses, before any work, an integer target for a model without ranges and without data.
+
+    Args:
+        source: the model.
+        ranges: as in ``usable_ranges``.
+        target: what the file is for.
+        has_data: whether there is representative data or a saved calibration.
+
+    Raises:
+        ConversionError: there is nothing to take ranges from.
+    """
+    if (
+        not target.integer or has_data or source.kind == "function"
+    ):  # a function's own ranges are seen once it is lowered
+        return
+    if ranges == "calibrated" or (source.stored is None and not source.fake_quantized):
+        raise ConversionError(
+            f"{target.name} needs a range for each tensor. Received: {source.name} with neither trained ranges nor "
+            "representative data. Pass --representative_data=FOLDER_OR_NPZ (representative_data=images), about 100 samples."
+        )
+
+
+def find_ranges(
+    lowered: Lowered,
+    samples: "RememberingSamples | None",
+    target: Target,
+    name: str,
+    observer: Observer,
+    on_progress: Callable[[int, int | None], None] | None,
+    debug: bool,
+) -> tuple[dict[str, tuple[float, float]], calibrating.Calibration | None, PointCounts]:
+    """Returns the range of every tensor, the calibration behind those that were measured, and the counts.
+
+    Args:
+        lowered: the float flatbuffer, with the ranges that training left in it.
+        samples: the representative data, None where there is none.
+        target: what the file is for.
+        name: how messages name the model.
+        observer: what turns values into a range.
+        on_progress: called with (samples calibrated, total or None). Default: None, nothing.
+        debug: whether the interpreter's log lines are shown.
+
+    Raises:
+        ConversionError: a tensor has no range, or is not finite on the data.
+        DataError: the data does not fit.
+    """
+    trained = quantization.complete_ranges(lowered.content, lowered.trained) if lowered.trained else {}
+    needed = quantization.needed_ranges(lowered.content)
+    missing = [tensor for tensor in needed if tensor not in trained]
+    learned = len(needed) - len(missing)
+    if not missing and trained:
+        if samples is not None:
+            samples.read_first()
+        return trained, None, PointCounts(trained=learned)
+    if samples is None:
+        raise ConversionError(
+            f"Every tensor of a {target.name} file needs a range. Received: {name} with {learned} trained and "
+            f"{len(missing)} missing ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). "
+            "Pass --representative_data=FOLDER_OR_NPZ (representative_data=images) for those."
+        )
+    done = 0
+
+    def on_batch(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress is not None:
+            on_progress(done, samples.count)
+
+    measured = calibrating.calibrate(
+        lowered.content,
+        samples,
+        observer=observer,
+        tensors=set(missing) if trained else None,
+        on_batch=on_batch,
+        debug=debug,
+    )
+    found = {**measured.ranges, **trained}
+    return (
+        quantization.complete_ranges(lowered.content, found),
+        measured,
+        PointCounts(trained=learned, calibrated=len(missing)),
+    )
+
+
+class RememberingSamples(Samples):
+    """Samples that keep their first few for the parity check, so that a stream is read once.
+
+    Args:
+        samples: the representative data.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+        self.inputs = samples.inputs
+        self._kept: list[dict[str, np.ndarray]] = []
+        self._wanted = verification.parity_samples([spec.shape for spec in samples.inputs])
+        self.count = samples.count
+
+    @property
+    def sha256(self) -> str | None:
+        """Hash of the samples; None until a stream was read to its end."""
+        return self._samples.sha256
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yields the batches of the samples and keeps the first ones."""
+        kept = 0
+        self._kept = []
+        for batch in self._samples.batches(size):
+            if kept < self._wanted:
+                self._kept.append({name: np.array(values) for name, values in batch.items()})
+                kept += len(next(iter(batch.values())))
+            yield batch
+
+    def read_first(self) -> None:
+        """Reads just the samples that parity needs."""
+        for _ in self.batches(self._wanted):
+            break
+
+    def first(self) -> dict[str, np.ndarray]:
+        """Returns up to as many samples as parity takes by input name."""
+        if not self._kept:
+            self.read_first()
+        return {name: np.concatenate([batch[name] for batch in self._kept])[: self._wanted] for name in self._kept[0]}
