@@ -11,6 +11,7 @@ import pytest
 
 import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
+from tfcompress.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 X, Y = striped_pictures(64)
@@ -186,3 +187,35 @@ def test_interrupt_leaves_no_file(folder, tmp_path):
     assert process.returncode in (0, 130)
     assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ([output.name] if process.returncode == 0 else [])
+
+
+def test_one_name_for_two_files_is_refused_before_any_work(tmp_path, capsys):
+    model = tmp_path / "m.keras"
+    model.write_bytes(b"x")
+    for arguments in (
+        [f"--model={model}", f"--output={model}", "--overwrite"],
+        [f"--model={model}", f"--output={tmp_path}/a", f"--json={tmp_path}/../{tmp_path.name}/a"],
+    ):
+        assert main(["convert", *arguments]) == 1
+        assert "name of its own" in capsys.readouterr().err
+    assert model.read_bytes() == b"x"
+
+
+def test_a_link_is_written_through_and_a_device_is_refused(tmp_path):
+    from tfcompress.errors import OutputError
+    from tfcompress.files import write_atomically
+
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_atomically(tmp_path / "link", "new", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="plain file"):
+        write_atomically(tmp_path / "pipe", "new", overwrite=True)
+
+
+@pytest.mark.parametrize("arguments", [["--model=a.tflite,"], ["--model=a.tflite", "--report=-"]])
+def test_measure_says_what_is_wrong_with_its_flags(arguments, capsys):
+    assert main(["measure", *arguments]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -310,3 +310,13 @@ def test_resnet8_is_as_good_as_the_official_file(shared_data):
     assert result.float_tensors == ()
     assert result.size_bytes <= 1.02 * official.size_bytes
     assert dict(result.ops) == dict(official.ops)
+
+
+def test_ranges_of_an_unnamed_input_survive_the_file(tmp_path):
+    model = compiled(keras.Sequential([keras.Input((8, 8, 2)), layers.Flatten(), layers.Dense(3)]))
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[tfc.QuantizationAwareTraining()])
+    model.save(tmp_path / "model.keras")
+    result = tfc.convert(tmp_path / "model.keras")
+    assert result.points.calibrated == result.points.missing == 0
+    assert result.points.trained >= 2
+    assert open_model(result.tflite).inputs[0].name == open_model(tfc.convert(model).tflite).inputs[0].name

@@ -22,6 +22,7 @@ FILE_IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite file: schema.fbs, file
 SMALLEST_HEADER = 8
 LONGEST_REASON = 200
 DEFAULT_BATCH = 32
+MOST_THREADS = 256  # LiteRT crashes when the system gives it no more
 UNNAMED = "the model bytes"
 STATEFUL_OPERATIONS = frozenset(
     {
@@ -159,13 +160,22 @@ class Model:
         try:
             with native_stderr_silenced(debug=debug):
                 self._interpreter = Interpreter(**where, num_threads=threads)
-                self._interpreter.allocate_tensors()
+                self._allocate_unless_dynamic()
                 self.inputs = self._tensors(self._interpreter.get_input_details(), "inputs")
                 self.outputs = self._tensors(self._interpreter.get_output_details(), "outputs")
         except (ValueError, RuntimeError, MemoryError) as error:
             raise ModelError(f"LiteRT refuses {self.name}: {one_line(error)} Convert it again.") from error
         in_order = self.is_stateful and not reset_state  # in a batch no sample comes after another
         self._can_batch = bool(self.inputs) and all(i.shape[:1] == (None,) for i in self.inputs) and not in_order
+
+    def _allocate_unless_dynamic(self) -> None:
+        """Prepares the graph; one with dynamic sizes may be too small as it stands, until ``feed`` resizes it."""
+        try:
+            self._interpreter.allocate_tensors()
+        except RuntimeError:
+            details = self._interpreter.get_input_details()
+            if not any(size < 0 for detail in details for size in detail["shape_signature"][1:]):
+                raise
 
     def _tensors(self, details: list[dict[str, Any]], direction: str) -> tuple[TensorInfo, ...]:
         names = self._signature_names(direction)
@@ -329,13 +339,13 @@ class Model:
 
 
 def check_threads(threads: int) -> None:
-    """Refuses a number of threads that is not a whole number from 1 with a ``ValueError``.
+    """Refuses a number of threads that is not a whole number from 1 to 256 with a ``ValueError``.
 
     Example:
         >>> check_threads(4)
     """
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise ValueError(f"threads must be a whole number from 1. Received: threads={threads!r}.")
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads must be a whole number from 1 to {MOST_THREADS}. Received: threads={threads!r}.")
 
 
 def one_line(error: Exception) -> str:

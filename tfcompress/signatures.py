@@ -71,7 +71,10 @@ def _from_shapes(shape: Any, name: str, dtype: str) -> Any:
 
 def _from_symbolic(tensor: Any) -> InputTensor:
     dtype = keras.backend.standardize_dtype(tensor.dtype)
-    return InputTensor(tensor.name, tuple(tensor.shape), "float32" if dtype in ("float16", "bfloat16") else dtype)
+    # An unnamed Input's tensor is "keras_tensor" until the model was saved and loaded; its layer's name stays.
+    history = getattr(tensor, "_keras_history", None)
+    name = history.operation.name if history is not None else tensor.name
+    return InputTensor(name, tuple(tensor.shape), "float32" if dtype in ("float16", "bfloat16") else dtype)
 
 
 def input_tensors(model: keras.Model) -> list[InputTensor]:

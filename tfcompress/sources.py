@@ -127,6 +127,8 @@ def _from_path(path: Path, allow_unsafe: bool, debug: bool, chosen: Mapping[str,
         raise ModelError(f"The model file must exist. Received: {path}. Check the path.")
     if path.is_dir():
         return _from_folder(path, allow_unsafe, chosen)
+    if not path.is_file():
+        raise ModelError(f"The model must be a plain file or a folder. Received: {path}, a pipe or a device.")
     try:
         with open(path, "rb") as file:
             head = file.read(8)

@@ -6,7 +6,9 @@ for failure, 2 for wrong usage, 130 after Ctrl-C.
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from ..errors import TfcompressError
@@ -46,12 +48,16 @@ def run(name: str, arguments: Sequence[str], *, program: str) -> int:
     # A user's import of TensorFlow's model optimization toolkit leaves this set; Keras 3 models need it unset.
     os.environ.pop("TF_USE_LEGACY_KERAS", None)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
+    if sys.stdout is None:  # started without standard output
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open as long as the process
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         return _COMMANDS[name].run(arguments, program=program)
     except UsageError as error:
         return _fail(program, error, 2)
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; nothing was written.", file=sys.stderr)
+        print(f"{program}: interrupted; no file was left half written.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output went away
@@ -64,6 +70,10 @@ def run(name: str, arguments: Sequence[str], *, program: str) -> int:
         if debug:
             raise
         return _fail(program, f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)  # leaves by way of every clean-up, so that no child lives on
 
 
 def _fail(program: str, error: object, code: int) -> int:

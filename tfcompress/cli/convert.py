@@ -1,14 +1,13 @@
 """``tfcompress convert``: a model file becomes a ``.tflite`` file."""
 
 import json
-import sys
 from collections.abc import Sequence
 
 from absl import flags
 
-from ..files import check_writable, write_atomically
+from ..files import check_distinct, check_exists, check_writable, write_atomically
 from ..targets import BACKENDS, TARGETS
-from .parsing import help_text, new_flags, parse
+from .parsing import help_text, new_flags, parse, show
 from .progress import Progress
 
 __all__ = ["SUMMARY", "run"]
@@ -89,6 +88,8 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     if parse(values, arguments, required=("model", "output")):
         print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
+    check_distinct(model=values.model, output=values.output, json=values.json)
+    check_exists(values.model)
     check_writable(values.output, overwrite=values.overwrite)
     if values.json and values.json != "-":
         check_writable(values.json, overwrite=values.overwrite)
@@ -113,13 +114,9 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         )
     result.save(values.output, overwrite=values.overwrite)
     record = json.dumps({**result.to_json(), "output": values.output}, indent=2)
-    if values.json == "-":
-        print(record)
-    else:
-        print(f"{result}\nwrote    {values.output}")
-        if values.json:
-            write_atomically(values.json, record + "\n", overwrite=values.overwrite)
-    sys.stdout.flush()
+    if values.json and values.json != "-":
+        write_atomically(values.json, record + "\n", overwrite=values.overwrite)
+    show(record if values.json == "-" else f"{result}\nwrote    {values.output}")
     return 0
 
 

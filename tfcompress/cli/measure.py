@@ -1,12 +1,11 @@
 """``tfcompress measure``: accuracy, latency, memory and size of ``.tflite`` files in one table."""
 
-import sys
 from collections.abc import Sequence
 
 from absl import flags
 
-from ..files import check_writable, write_atomically
-from .parsing import help_text, new_flags, parse
+from ..files import check_distinct, check_writable, write_atomically
+from .parsing import UsageError, help_text, new_flags, parse, show
 from .progress import Progress
 
 __all__ = ["SUMMARY", "run"]
@@ -24,9 +23,11 @@ def _flags() -> flags.FlagValues:
         "labelled data: .npz with x and y, or a folder with one sub-folder of images per class",
         flag_values=values,
     )
-    flags.DEFINE_integer("threads", 1, "threads for one inference", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("warmup", 10, "untimed runs before the timed ones", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("runs", 100, "timed runs", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("threads", 1, "threads for one inference", lower_bound=1, upper_bound=256, flag_values=values)
+    flags.DEFINE_integer(
+        "warmup", 10, "untimed runs before the timed ones", lower_bound=0, upper_bound=1_000_000, flag_values=values
+    )
+    flags.DEFINE_integer("runs", 100, "timed runs", lower_bound=1, upper_bound=1_000_000, flag_values=values)
     flags.DEFINE_enum(
         "scaling", None, ["zero_one", "minus_one_one", "raw"], "how pixels of images become inputs", flag_values=values
     )
@@ -36,7 +37,7 @@ def _flags() -> flags.FlagValues:
         "start each labelled sample from a zero state in models that keep one (LSTM)",
         flag_values=values,
     )
-    flags.DEFINE_string("device", "local", "where to run", flag_values=values)
+    flags.DEFINE_enum("device", "local", ["local"], "where to run", flag_values=values)
     flags.DEFINE_bool(
         "allow_unsafe", False, "load arrays that bring pickles along; only from people you trust", flag_values=values
     )
@@ -52,6 +53,11 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     if parse(values, arguments, required=("model",)):
         print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
+    if values.report == "-":
+        raise UsageError("--report must name a file. Received: '-'. --help lists the flags.")
+    check_distinct(json=values.json, report=values.report)
+    for path in values.model:
+        check_distinct(model=path, json=values.json, report=values.report)
     for path in (values.json, values.report):
         if path and path != "-":
             check_writable(path, overwrite=values.overwrite)
@@ -81,14 +87,11 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             )
             if len(values.model) > 1:
                 progress(done, len(values.model))
-    if values.json == "-":
-        sys.stdout.write(json_text(measurements))
-    else:
-        print(measurement_table(measurements))
-        if values.json:
-            write_atomically(values.json, json_text(measurements), overwrite=values.overwrite)
+    if values.json and values.json != "-":
+        write_atomically(values.json, json_text(measurements), overwrite=values.overwrite)
     if values.report:
         from ..reporting import report
 
         report(measurements, values.report, overwrite=values.overwrite)
+    show(json_text(measurements) if values.json == "-" else measurement_table(measurements))
     return 0

@@ -3,12 +3,15 @@
 Each command has a ``FlagValues`` of its own, so that two commands never see each other's flags.
 """
 
+import sys
 import textwrap
 from collections.abc import Sequence
 
 from absl import flags
 
-__all__ = ["UsageError", "help_text", "new_flags", "parse"]
+from ..errors import OutputError
+
+__all__ = ["UsageError", "help_text", "new_flags", "parse", "show"]
 
 
 class UsageError(Exception):
@@ -47,7 +50,27 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, required: Seque
     missing = [name for name in required if not values[name].value]
     if missing:
         raise UsageError(f"--{missing[0]} must be given. --help lists the flags.")
+    empty = [name for name in values if isinstance(values[name].value, list) and "" in values[name].value]
+    if empty:
+        raise UsageError(f"--{empty[0]} must not have an empty entry. Received: {','.join(values[empty[0]].value)!r}.")
     return False
+
+
+def show(text: str) -> None:
+    """Writes a result to standard output.
+
+    Raises:
+        OutputError: standard output takes no more; says that it is standard output, not one of the files.
+    """
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"Standard output must take the result. Received: {error.strerror}. Files that were asked for are written."
+        ) from error
 
 
 def help_text(values: flags.FlagValues, *, program: str, summary: str, example: str) -> str:

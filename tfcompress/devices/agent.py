@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ __all__ = ["describe_device", "main", "random_input", "resident_bytes", "run_req
 
 STATUS = Path("/proc/self/status")
 NANOSECONDS_PER_MILLISECOND = 1e6
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def run_request(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,8 +156,17 @@ def cpu_model() -> str:
     return found[0] if found else platform.processor() or platform.machine() or "unknown"
 
 
+def die_with_parent() -> None:
+    """Asks Linux to end this process when the one that started it ends, however that happens."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Answers the request on standard input; an expected error is an answer too."""
+    die_with_parent()
     request = json.loads(sys.stdin.readline())
     try:
         answer = run_request(request)
