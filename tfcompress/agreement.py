@@ -19,7 +19,7 @@ from .errors import DataError
 from .interpreter import read_model
 from .metrics import argmax_agreement
 from .pairing import File, fed
-from .tensors import TensorInfo, from_raw
+from .tensors import TensorInfo
 
 __all__ = ["Agreement", "OutputAgreement", "answer", "compare", "random_samples"]
 
@@ -110,7 +110,9 @@ class Agreement:
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as plain JSON values; an infinite ratio as the text "inf"."""
-        plain = {name: getattr(self, name) for name in ("first", "second", "samples", "random", "threshold_db", "steps")}
+        plain = {
+            name: getattr(self, name) for name in ("first", "second", "samples", "random", "threshold_db", "steps")
+        }
         parting, difference = self.parting, self.first_difference
         return {
             **plain,

@@ -17,7 +17,7 @@ from .detaching import Detached
 from .differences import Difference
 from .matching import Pair, match
 from .pairing import File, Values, run_blocks
-from .summaries import OpSummary, layer_names, summarize_ops
+from .summaries import OpSummary, op_layers, summarize_ops
 
 __all__ = ["LayerError", "LayerReport", "layer_errors", "layer_reports", "ranking"]
 
@@ -273,17 +273,17 @@ def _errors(
     first: File, second: File, pairs: Sequence[Pair], sums: Mapping[Pair, Difference], own: Mapping[Pair, Difference]
 ) -> tuple[LayerError, ...]:
     graph = second.schema.subgraphs[0]
-    tensors = [flatbuffer.tensor_name(graph.tensors[pair.second_tensor]) for pair in pairs]
+    layers = op_layers(graph)
     mine, other = _constants(first.schema), _constants(second.schema)
     found = []
-    for pair, tensor, layer in zip(pairs, tensors, layer_names(tensors), strict=True):
+    for pair in pairs:
         apart, alone = sums.get(pair), own.get(pair)
         scale = second.scale(pair.second_tensor)
         found.append(
             LayerError(
                 index=pair.second,
-                layer=layer,
-                tensor=tensor,
+                layer=layers[pair.second],
+                tensor=flatbuffer.tensor_name(graph.tensors[pair.second_tensor]),
                 op=flatbuffer.op_name(second.schema, graph.operators[pair.second]),
                 weight_sqnr_db=_weight_sqnr((first.schema, mine), (second.schema, other), pair),
                 sqnr_db=None if apart is None else apart.sqnr_db,

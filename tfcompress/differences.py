@@ -77,7 +77,8 @@ class Difference:
             sums += _product(a, a), _product(b, b), _product(apart, apart), size.sum()
             count += a.size
             largest = max(largest, float(size.max(initial=0.0)))
-        return cls(count, *(float(value) for value in sums), largest)
+        signal, other, noise, absolute = (float(value) for value in sums)
+        return cls(count, signal, other, noise, absolute, largest)
 
     def __add__(self, other: "Difference") -> "Difference":
         return Difference(

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .tables import MISSING, shortened
+from .tables import MISSING, shortened, size_text
 
 if TYPE_CHECKING:
     from .agreement import Agreement
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "agreement_text",
+    "bytes_text",
     "columns",
     "count_text",
     "decibel_text",
     "fields",
+    "fitted_name",
     "inspection_text",
     "number_text",
     "report_table",
@@ -60,20 +62,29 @@ def columns(
     flush = set(left)
 
     def line(cells: Sequence[str]) -> str:
-        fitted = [_fit(cell, widths[i]) if i == flexible else cell for i, cell in enumerate(cells)]
+        fitted = [fitted_name(cell, widths[i]) if i == flexible else cell for i, cell in enumerate(cells)]
         texts = [cell.ljust(widths[i]) if i in flush else cell.rjust(widths[i]) for i, cell in enumerate(fitted)]
         return (" " * GAP).join(texts).rstrip()
 
     return [line(headings), "─" * min(WIDTH, sum(widths) + GAP * (len(widths) - 1)), *(line(row) for row in table)]
 
 
-def _fit(path: str, width: int) -> str:
-    """Returns a layer's name in this width; its last part says more than the scopes before it."""
+def fitted_name(path: str, width: int) -> str:
+    """Returns a layer's name in this width; its last part says more than the scopes before it.
+
+    Example:
+        >>> fitted_name("MobilenetV1/Conv2d_1_depthwise", 24)
+        'Conv2d_1_depthwise'
+    """
     return shortened(path if len(path) <= width else path.rsplit("/", 1)[-1], width)
 
 
-def fields(pairs: Iterable[tuple[str, str]]) -> list[str]:
+def fields(pairs: Iterable[tuple[str, str]], *, label_width: int = LABEL) -> list[str]:
     """Returns one paragraph for each (label, text), wrapped at 80 columns.
+
+    Args:
+        pairs: labels and texts.
+        label_width: columns that a label takes. Default: 10.
 
     Example:
         >>> fields([("size", "98,496 bytes")])
@@ -81,9 +92,8 @@ def fields(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """
     lines = []
     for label, text in pairs:
-        lines += textwrap.wrap(
-            text, WIDTH, initial_indent=label.ljust(LABEL), subsequent_indent=" " * LABEL, break_on_hyphens=False
-        )
+        first, other = label.ljust(label_width), " " * label_width
+        lines += textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=other, break_on_hyphens=False)
     return lines
 
 
@@ -260,6 +270,16 @@ def share_text(share: float) -> str:
     if 0 < percent < 0.05:
         return "<0.1%"
     return f"{percent:.1f}%" if 0 < percent < 9.95 else f"{percent:.0f}%"
+
+
+def bytes_text(count: int) -> str:
+    """Returns a size, in bytes below 1000, else in kB or MB.
+
+    Example:
+        >>> bytes_text(16), bytes_text(98_512)
+        ('16 bytes', '98.5 kB')
+    """
+    return f"{count} bytes" if count < THOUSAND else size_text(count)
 
 
 def number_text(value: float) -> str:

@@ -4,14 +4,14 @@ Feeds both, whatever their batch sizes and input types, and hands out raw values
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from . import flatbuffer, stored
-from .errors import DataError, DeviceError
-from .interpreter import Model, open_model
+from .errors import DataError, DeviceError, ModelError
+from .interpreter import UNNAMED, Model, open_model
 from .tensors import check_shape, to_raw
+from .trial import first_reason
 
 __all__ = ["File", "Values", "fed", "run_blocks"]
 
@@ -28,6 +28,9 @@ class File:
         threads: threads for one inference. Default: 1.
         debug: whether the interpreter's log lines are shown. Default: False.
 
+    Raises:
+        ModelError: the file is damaged, or LiteRT refuses it.
+
     Attributes:
         name: as given.
         schema: the schema's object of the file.
@@ -37,7 +40,10 @@ class File:
     def __init__(self, content: bytes, name: str, *, threads: int = 1, debug: bool = False) -> None:
         self.name = name
         self.schema = flatbuffer.parse(content, place=name)
-        self.model: Model = open_model(content, threads=threads, keep_all=True, debug=debug)
+        try:
+            self.model: Model = open_model(content, threads=threads, keep_all=True, debug=debug)
+        except ModelError as error:
+            raise ModelError(first_reason(str(error).replace(UNNAMED, name))) from error
         self._scales: dict[int, tuple[float, int] | None] = {}
 
     @property

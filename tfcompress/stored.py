@@ -67,7 +67,8 @@ def scales(tensor: Any) -> tuple[np.ndarray, np.ndarray, int] | None:
     quantization = tensor.quantization
     if quantization is None or quantization.scale is None or not len(quantization.scale):
         return None
-    scale = np.asarray(quantization.scale, np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN in a damaged file
+        scale = np.asarray(quantization.scale, np.float64)
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         return None
     points = quantization.zeroPoint

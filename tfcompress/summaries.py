@@ -4,13 +4,13 @@ Types, ranges, scales, weights and multiply-adds, one ``OpSummary`` per op. ``in
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import flatbuffer, roles, stored
 
-__all__ = ["OpSummary", "TensorSummary", "layer_names", "summarize_ops", "summarize_tensor"]
+__all__ = ["OpSummary", "TensorSummary", "layer_names", "op_layers", "summarize_ops", "summarize_tensor"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class OpSummary:
         index: its number in its graph, from 0, in the order of execution.
         subgraph: the number of its graph; 0 is the main one.
         op: as in the schema: "CONV_2D".
-        layer: a short name: of the output tensor, without what all names share.
+        layer: a short name: of the output tensor (else of a constant), without what all names share.
         precision: "float32", "int8", "int16x8" (activations x weights), "dynamic int8" (float x int8 weights), ...
         output: its first output, None for an op without one.
         inputs: all inputs, constants too, without those left out.
@@ -132,7 +132,7 @@ def summarize_ops(model: Any) -> tuple[OpSummary, ...]:
     found = []
     for number, graph in enumerate(model.subgraphs):
         operators = graph.operators or []
-        names = layer_names(_output_names(graph, operators))
+        names = op_layers(graph)
         origins = _dequantized_constants(model, graph)
         for index, (operator, layer) in enumerate(zip(operators, names, strict=True)):
             found.append(_summarize_op(model, graph, operator, (number, index), layer, origins))
@@ -161,12 +161,19 @@ def layer_names(names: Sequence[str]) -> list[str]:
     return short
 
 
-def _output_names(graph: Any, operators: Iterable[Any]) -> list[str]:
+def op_layers(graph: Any) -> list[str]:
+    """Returns the short name of each op of a graph: of its output, or of its constants where the output has no scope.
+
+    Args:
+        graph: one of the schema's object of a file.
+    """
     names = []
-    for operator in operators:
-        outputs = [] if operator.outputs is None else [int(index) for index in operator.outputs]
-        names.append(flatbuffer.tensor_name(graph.tensors[outputs[0]]) if outputs and outputs[0] >= 0 else "")
-    return names
+    for operator in graph.operators or []:
+        inputs = [] if operator.inputs is None else [int(index) for index in operator.inputs][1:]
+        outputs = [] if operator.outputs is None else [int(index) for index in operator.outputs][:1]
+        known = [flatbuffer.tensor_name(graph.tensors[index]) for index in (*outputs, *inputs) if index >= 0]
+        names.append(next((name for name in known if "/" in name), known[0] if known else ""))
+    return layer_names(names)
 
 
 def _dequantized_constants(model: Any, graph: Any) -> dict[int, int]:

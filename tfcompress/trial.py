@@ -46,9 +46,7 @@ class Trial:
         return f"runs on {self.runtime}, XNNPACK takes over {parts if self.delegate_nodes else 'nothing'}"
 
 
-def try_file(
-    path: str | os.PathLike, *, timeout_seconds: float = TIMEOUT_SECONDS, debug: bool = False
-) -> Trial:
+def try_file(path: str | os.PathLike, *, timeout_seconds: float = TIMEOUT_SECONDS, debug: bool = False) -> Trial:
     """Returns how LiteRT takes a file, tried in a child process.
 
     Args:
@@ -91,6 +89,6 @@ def first_reason(text: str) -> str:
         >>> first_reason("axis must be in range. Was 3.Tensor 33 is invalid.axis must be in range. Was 3.Tensor 36")
         'axis must be in range. Was 3. Tensor 33 is invalid.'
     """
-    start = text[:BEGINNING]
-    again = text.find(start, len(start))
+    begins = text.find(": ") + 2 if ": " in text else 0
+    again = text.find(text[begins : begins + BEGINNING], begins + BEGINNING)
     return re.sub(r"\.(?=[A-Z])", ". ", text if again < 0 else text[:again]).strip()
