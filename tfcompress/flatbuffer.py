@@ -4,6 +4,7 @@ The float flatbuffer is the hub of every conversion. This module reads and write
 schema; it neither runs nor converts anything.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -122,6 +123,7 @@ def pack(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
+@functools.cache
 def _names(enumeration: Any) -> dict[int, str]:
     return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
 

@@ -5,6 +5,7 @@ size the file has. This module scores nothing and times nothing, and imports nei
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,12 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def open_model(
-    source: str | os.PathLike | bytes, *, threads: int = 1, reset_state: bool = True, debug: bool = False
+    source: str | os.PathLike | bytes,
+    *,
+    threads: int = 1,
+    reset_state: bool = True,
+    keep_all: bool = False,
+    debug: bool = False,
 ) -> "Model":
     """Opens a TFLite model.
 
@@ -54,6 +60,7 @@ def open_model(
         threads: threads for one inference, at least 1. Default: 1.
         reset_state: whether an LSTM's state and other variable tensors start from zero in every inference, as a Keras
             layer that is not ``stateful`` does; otherwise one sample leaves traces in the next. Default: True.
+        keep_all: whether every tensor keeps its values after a run, for ``tensor``; takes memory. Default: False.
         debug: lets the interpreter's own log lines through. Default: False.
 
     Raises:
@@ -66,7 +73,7 @@ def open_model(
         ...
         tfcompress.errors.ModelError: A TFLite model has 'TFL3' at byte 4. Received: the model bytes without it. ...
     """
-    return Model(source, threads=threads, reset_state=reset_state, debug=debug)
+    return Model(source, threads=threads, reset_state=reset_state, keep_all=keep_all, debug=debug)
 
 
 def read_model(source: str | os.PathLike | bytes) -> tuple[str, bytes]:
@@ -139,11 +146,18 @@ class Model:
         threads: threads for one inference, at least 1. Default: 1.
         reset_state: whether an LSTM's state and other variable tensors start from zero in every inference, as a Keras
             layer that is not ``stateful`` does; otherwise one sample leaves traces in the next. Default: True.
+        keep_all: whether every tensor keeps its values after a run, for ``tensor``; takes memory. Default: False.
         debug: lets the interpreter's own log lines through. Default: False.
     """
 
     def __init__(
-        self, source: str | os.PathLike | bytes, *, threads: int = 1, reset_state: bool = True, debug: bool = False
+        self,
+        source: str | os.PathLike | bytes,
+        *,
+        threads: int = 1,
+        reset_state: bool = True,
+        keep_all: bool = False,
+        debug: bool = False,
     ):
         check_threads(threads)
         self.reset_state = reset_state
@@ -158,8 +172,11 @@ class Model:
             read_file(Path(source), SMALLEST_HEADER)
             where = {"model_path": self.name}
         try:
-            with native_stderr_silenced(debug=debug):
-                self._interpreter = Interpreter(**where, num_threads=threads)
+            with native_stderr_silenced(debug=debug), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
+                self._interpreter = Interpreter(
+                    **where, num_threads=threads, experimental_preserve_all_tensors=keep_all
+                )
                 self._allocate_unless_dynamic()
                 self.inputs = self._tensors(self._interpreter.get_input_details(), "inputs")
                 self.outputs = self._tensors(self._interpreter.get_output_details(), "outputs")
@@ -321,6 +338,17 @@ class Model:
             self._interpreter.invoke()
         except (ValueError, RuntimeError, MemoryError) as error:
             raise DeviceError(f"LiteRT could not run {self.name}: {one_line(error)}") from error
+
+    def tensor(self, index: int) -> np.ndarray | None:
+        """Returns a copy of what a tensor holds after ``invoke``; None for one without values.
+
+        Args:
+            index: the tensor's number in the file. Inner ones hold their values in a model opened with ``keep_all``.
+        """
+        try:
+            return self._interpreter.get_tensor(index)
+        except (ValueError, TypeError):  # of a graph's unused part, or of a type that NumPy does not have
+            return None
 
     def _named(self, feeds: Arrays | np.ndarray) -> dict[str, np.ndarray]:
         """Returns one array per input, all of the same number of samples and of the inputs' shapes."""

@@ -3,11 +3,22 @@
 Pure functions of arrays. They run no model and read no file: ``measurement`` and ``verification`` do.
 """
 
+import math
+
 import numpy as np
 
 from .errors import DataError
 
-__all__ = ["argmax_agreement", "check_labels", "class_scores", "predicted_classes", "step_difference", "top1_accuracy"]
+__all__ = [
+    "argmax_agreement",
+    "check_labels",
+    "class_scores",
+    "cosine",
+    "decibels",
+    "predicted_classes",
+    "step_difference",
+    "top1_accuracy",
+]
 
 
 def class_scores(outputs: np.ndarray) -> np.ndarray:
@@ -167,6 +178,42 @@ def step_difference(first: np.ndarray, second: np.ndarray, scale: float) -> tupl
         raise ValueError(f"scale must be above 0. Received: scale={scale}. Use the output's quantization scale.")
     steps = np.abs(np.asarray(first, np.float64) - np.asarray(second, np.float64)) / scale
     return float(steps.max()), float(steps.mean())
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Returns the ratio of a signal's energy to an error's in decibels: the SQNR of a quantized tensor.
+
+    10 log10(signal / noise); infinite without an error, minus infinity for an error without a signal. Six decibels more
+    are one bit more.
+
+    Args:
+        signal: sum of the squares of the true values.
+        noise: sum of the squares of the differences.
+
+    Example:
+        >>> decibels(100.0, 1.0), decibels(1.0, 0.0)
+        (20.0, inf)
+    """
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 and signal / noise > 0 else -math.inf
+
+
+def cosine(product: float, first: float, second: float) -> float:
+    """Returns the cosine similarity of two vectors from their products; 1 where both are zero, 0 where one is.
+
+    Args:
+        product: sum of the products of their values.
+        first: sum of the squares of the first.
+        second: sum of the squares of the second.
+
+    Example:
+        >>> cosine(4.0, 4.0, 4.0), cosine(0.0, 0.0, 0.0)
+        (1.0, 1.0)
+    """
+    if first == 0 or second == 0:
+        return float(first == second)
+    return float(np.clip(product / math.sqrt(first) / math.sqrt(second), -1.0, 1.0))
 
 
 def check_same_shape(first: np.ndarray, second: np.ndarray) -> None:

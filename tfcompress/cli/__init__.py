@@ -12,12 +12,12 @@ import threading
 from collections.abc import Sequence
 
 from ..errors import TfcompressError
-from . import convert, measure
+from . import compare, convert, inspect, measure
 from .parsing import UsageError
 
 __all__ = ["main"]
 
-_COMMANDS = {"convert": convert, "measure": measure}
+_COMMANDS = {"convert": convert, "measure": measure, "inspect": inspect, "compare": compare}
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "tfcompress") -> int:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from ..files import check_writable, write_atomically
 from ..records import Measurement
-from ..tables import as_list, milliseconds_text, size_text
+from ..tables import as_list
 
 __all__ = ["report"]
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
 DENSE_BELOW = 0.05  # quantization alone turns a few per cent of small weights into zeros; the page says 5 %
 Sparsity = Mapping[str, Mapping[str, float]]
 
@@ -52,16 +51,15 @@ def report(
         >>> page.read_text()[:15]
         '<!doctype html>'
     """
-    from jinja2 import Environment, StrictUndefined
+    from .pages import render
 
     check_writable(path, overwrite=overwrite)
     records = as_list(measurements)
     if not records:
         raise ValueError("A report needs at least one measurement. Received: none. Call measure() first.")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(size=size_text, milliseconds=milliseconds_text)
     names = short_names(records)
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    page = render(
+        "page.html.jinja",
         title=title,
         notes=[notes] if isinstance(notes, str) else list(notes or ()),
         rows=list(zip(names, records, strict=True)),

@@ -1,0 +1,86 @@
+"""``tfcompress compare``: how far two ``.tflite`` files agree, and the first tensor where they part."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from ..files import check_writable, write_atomically
+from .parsing import UsageError, help_text, new_flags, parse
+
+__all__ = ["SUMMARY", "run"]
+
+SUMMARY = "compare the answers of two .tflite files, tensor by tensor"
+_EXAMPLE = "{program} --model=float.tflite,int8.tflite --data=test.npz"
+_FILES = 2
+
+
+def _flags() -> flags.FlagValues:
+    values = new_flags()
+    flags.DEFINE_list("model", None, "two .tflite files, the reference first", flag_values=values)
+    flags.DEFINE_string(
+        "data",
+        None,
+        "what both see: .npy, .npz or a folder of images; without it random inputs from the input's range",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("samples", None, "how many samples; without it 32, or 8 random ones", 1, flag_values=values)
+    flags.DEFINE_enum(
+        "scaling", None, ["zero_one", "minus_one_one", "raw"], "how pixels of images become inputs", flag_values=values
+    )
+    flags.DEFINE_float("threshold_db", 20.0, "tensors part below this SQNR in decibels", flag_values=values)
+    flags.DEFINE_float("steps", 1.0, "tensors differ above this many quantization steps", 0.0, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "of the random inputs", 0, flag_values=values)
+    flags.DEFINE_bool(
+        "allow_unsafe", False, "load arrays that bring pickles along; only from people you trust", flag_values=values
+    )
+    flags.DEFINE_string("json", None, "also write everything as JSON; - is stdout", flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
+    return values
+
+
+def run(arguments: Sequence[str], *, program: str) -> int:
+    """Runs the command; returns its exit code."""
+    values = _flags()
+    if parse(values, arguments, required=("model",)):
+        print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
+        return 0
+    if len(values.model) != _FILES:
+        raise UsageError(f"--model takes two files, with a comma between them. Received: {len(values.model)}.")
+    if values.json and values.json != "-":
+        check_writable(values.json, overwrite=values.overwrite)
+    for path in values.model:
+        _check_header(path)
+    from .. import isolation
+
+    first, second = values.model
+    request = {
+        "first": first,
+        "second": second,
+        "data": values.data,
+        "scaling": values.scaling,
+        "samples": values.samples,
+        "threshold_db": values.threshold_db,
+        "steps": values.steps,
+        "seed": values.seed,
+        "allow_pickle": values.allow_unsafe,
+        "debug": values.debug,
+    }
+    found = isolation.call("agreement:answer", request, place=" or ".join(values.model), debug=values.debug)
+    record = json.dumps(found["json"], indent=2, allow_nan=False) + "\n"
+    if values.json == "-":
+        sys.stdout.write(record)
+    else:
+        print(found["text"])
+        if values.json:
+            write_atomically(values.json, record, overwrite=values.overwrite)
+    return 0
+
+
+def _check_header(path: str) -> None:
+    """Refuses a file that is not there or not TFLite before a child process starts."""
+    from ..interpreter import SMALLEST_HEADER, read_file
+
+    read_file(Path(path), SMALLEST_HEADER)

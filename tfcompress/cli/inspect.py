@@ -1,0 +1,51 @@
+"""``tfcompress inspect``: what a ``.tflite`` file holds, whoever made it, as text, JSON or a page."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from ..files import check_writable, write_atomically
+from .parsing import help_text, new_flags, parse
+
+__all__ = ["SUMMARY", "run"]
+
+SUMMARY = "show what a .tflite file holds, layer by layer"
+_EXAMPLE = "{program} --model=model.tflite --report=model.html"
+
+
+def _flags() -> flags.FlagValues:
+    values = new_flags()
+    flags.DEFINE_string("model", None, "a .tflite file, also one that LiteRT refuses", flag_values=values)
+    flags.DEFINE_bool("run", True, "try in a child process whether LiteRT runs the file", flag_values=values)
+    flags.DEFINE_string("json", None, "also write everything as JSON; - is stdout", flag_values=values)
+    flags.DEFINE_string("report", None, "also write a self-contained HTML page with plots", flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
+    return values
+
+
+def run(arguments: Sequence[str], *, program: str) -> int:
+    """Runs the command; returns its exit code."""
+    values = _flags()
+    if parse(values, arguments, required=("model",)):
+        print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
+        return 0
+    for path in (values.json, values.report):
+        if path and path != "-":
+            check_writable(path, overwrite=values.overwrite)
+    from ..inspection import inspect
+
+    found = inspect(values.model, run=values.run, debug=values.debug)
+    record = json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n"
+    if values.json == "-":
+        sys.stdout.write(record)
+    else:
+        print(found)
+        if values.json:
+            write_atomically(values.json, record, overwrite=values.overwrite)
+    if values.report:
+        from ..reporting.layers import inspection_report
+
+        inspection_report(found, values.report, overwrite=values.overwrite)
+    return 0

@@ -1,0 +1,37 @@
+"""How a page is filled in: the templates of this folder, with names of any kind escaped."""
+
+from pathlib import Path
+from typing import Any
+
+from ..listing import bytes_text, count_text, decibel_text, number_text, share_text
+from ..tables import milliseconds_text, size_text
+
+__all__ = ["render"]
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns a page.
+
+    Args:
+        template: name of a file in this folder.
+        values: what it asks for; a name that is missing is an error.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        size=size_text,
+        bytes=bytes_text,
+        milliseconds=milliseconds_text,
+        count=count_text,
+        decibels=decibel_text,
+        real=number_text,
+        share=share_text,
+    )
+    return environment.get_template(template).render(**values)

@@ -1,0 +1,11 @@
+"""Shows what a .tflite file holds: ``python tools/inspect_model.py --help``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tfcompress.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("inspect", sys.argv[1:], program="inspect_model.py"))
