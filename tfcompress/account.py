@@ -14,10 +14,13 @@ import numpy as np
 
 from . import verification
 from .calibration import Calibration
+from .comparison import LayerReport, layer_reports
 from .files import write_atomically
 from .targets import Target
 
 __all__ = ["Conversion", "PointCounts"]
+
+_LAYER_SAMPLES = 8  # more change the losses by less than they differ between samples
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Conversion:
         backend: which quantizer made the file, None for a float target.
         notes: what lowering had to decide, one line each.
         warnings: what the representative data looks like and should not, one line each.
+        hub: the float file that it was quantized from, for ``layers``.
+        samples: a few representative samples by input name, for ``layers``; None without data.
+        origins: where the range of each of the hub's tensors came from: "trained", "calibrated", "prescribed" or
+            "follows".
     """
 
     tflite: bytes = field(repr=False)
@@ -67,6 +74,9 @@ class Conversion:
     backend: str | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    hub: bytes = field(default=b"", repr=False)
+    samples: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def ops(self) -> Mapping[str, int]:
@@ -82,6 +92,19 @@ class Conversion:
     def size_bytes(self) -> int:
         """Size of the file in bytes."""
         return self.contents.size_bytes
+
+    def layers(self, *, debug: bool = False) -> tuple[LayerReport, ...]:
+        """Returns a row for each operator: precision, range and its origin, and what it loses against the float file.
+
+        Runs both files on the representative samples; without samples the losses are left out.
+
+        Args:
+            debug: whether the interpreter's log lines are shown. Default: False.
+        """
+        samples = self.samples
+        if samples is not None:
+            samples = {name: values[:_LAYER_SAMPLES] for name, values in samples.items()}
+        return layer_reports(self.hub or self.tflite, self.tflite, samples, self.origins, debug=debug)
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Writes the file under a temporary name and renames it.

@@ -117,6 +117,7 @@ def convert(
             data.load_representative(representative_data, lowered.inputs, scaling=scaling, allow_pickle=allow_unsafe)
         )
     measured = None
+    origins: dict[str, str] = {}
     points = PointCounts()
     tflite = lowered.content
     if chosen.integer:
@@ -125,6 +126,7 @@ def convert(
         found, measured, points = ranging.find_ranges(
             lowered, samples, chosen, source.name, chosen_observer, on_progress, debug
         )
+        origins = quantization.origins(lowered.content, found, lowered.trained, measured.ranges if measured else {})
         hub = lowered.content
         if source.kind != "keras" and lowered.trained and quantizer == "tensorflow":
             # Fake quantization of the model's own: TensorFlow's quantizer keeps to its scales where it finds it.
@@ -160,6 +162,9 @@ def convert(
         lowered.skipped if chosen.integer else {},
         quantizer,
         notes=lowered.notes,
+        hub=lowered.content,
+        samples=samples.first() if samples is not None else None,
+        origins=origins,
     )
 
 

@@ -14,7 +14,7 @@ from .lowering import converter_silenced
 from .precision import Rule
 from .targets import BACKENDS, Backend, Target
 
-__all__ = ["complete_ranges", "needed_ranges", "quantize", "resolve_backend"]
+__all__ = ["complete_ranges", "needed_ranges", "origins", "quantize", "resolve_backend"]
 
 
 _SAME_SCALE = frozenset(
@@ -107,6 +107,38 @@ def needed_ranges(content: bytes) -> list[str]:
             free.update(int(index) for index in operator.outputs)
     names = flatbuffer.activation_tensors(model)
     return [flatbuffer.tensor_name(graph.tensors[index]) for index in names if index not in free]
+
+
+def origins(
+    content: bytes, ranges: Mapping[str, object], trained: Mapping[str, object], measured: Mapping[str, object]
+) -> dict[str, str]:
+    """Returns where the range of each tensor came from.
+
+    Args:
+        content: bytes of the float ``.tflite`` file.
+        ranges: every range, by tensor name.
+        trained: those that were learned.
+        measured: those that were calibrated.
+
+    Returns:
+        By tensor name "trained", "prescribed" (by TFLite, for the operator), "follows" (the operator only moves values)
+        or "calibrated".
+    """
+    model = flatbuffer.parse(content)
+    graph = model.subgraphs[0]
+    kinds: dict[str, str] = {}
+    for operator in graph.operators:
+        op = flatbuffer.op_name(model, operator)
+        kind = "prescribed" if op in _PRESCRIBED else "follows" if op in _SAME_SCALE else None
+        for index in operator.outputs if kind else ():
+            kinds[flatbuffer.tensor_name(graph.tensors[int(index)])] = str(kind)
+    found = {}
+    for name in ranges:
+        if name in trained:
+            found[name] = "trained"
+        else:
+            found[name] = kinds.get(name, "calibrated" if name in measured else "follows")
+    return found
 
 
 def resolve_backend(backend: str | None, target: Target, rules: Sequence[Rule] = ()) -> Backend:

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from ..files import check_distinct, check_exists, check_writable, write_atomically
 from ..targets import BACKENDS, TARGETS
-from .parsing import help_text, new_flags, parse, show
+from .parsing import help_text, new_flags, parse, parse_shapes, show
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..comparison import LayerReport
 
 __all__ = ["SUMMARY", "run"]
 
@@ -33,6 +37,16 @@ def _flags() -> flags.FlagValues:
         + "; ".join(f"{name}, {target.purpose}" for name, target in TARGETS.items())
         + ". Without it cpu-int8 where ranges or data are there, else dynamic",
         flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "input_shape",
+        [],
+        "fix the dynamic axes of an input, NAME:1,224,224,3 with the batch axis first; any keeps an axis dynamic; once for "
+        "each input",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "signature", None, "which signature of a SavedModel or .tflite file, where it has several", flag_values=values
     )
     flags.DEFINE_enum(
         "ranges",
@@ -77,6 +91,9 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
     flags.DEFINE_string(
+        "report", None, "also write the account as a self-contained HTML page, layer by layer", flag_values=values
+    )
+    flags.DEFINE_string(
         "json", None, "also write the account of the conversion as JSON; - is stdout", flag_values=values
     )
     return values
@@ -88,19 +105,22 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     if parse(values, arguments, required=("model", "output")):
         print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
-    check_distinct(model=values.model, output=values.output, json=values.json)
+    check_distinct(model=values.model, output=values.output, json=values.json, report=values.report)
     check_exists(values.model)
     check_writable(values.output, overwrite=values.overwrite)
-    if values.json and values.json != "-":
-        check_writable(values.json, overwrite=values.overwrite)
-    from ..conversion import convert
-
+    for path in (values.json, values.report):
+        if path and path != "-":
+            check_writable(path, overwrite=values.overwrite)
     with Progress("calibrating", "samples") as progress:
         _import_quietly(debug=values.debug)
+        from ..conversion import convert
+
         result = convert(
             values.model,
             target=values.target,
             representative_data=values.representative_data,
+            input_shapes=parse_shapes(values.input_shape),
+            signature=values.signature,
             ranges=values.ranges,
             observer=values.observer,
             scaling=values.scaling,
@@ -113,7 +133,16 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             debug=values.debug,
         )
     result.save(values.output, overwrite=values.overwrite)
-    record = json.dumps({**result.to_json(), "output": values.output}, indent=2)
+    layers: tuple[LayerReport, ...] = ()
+    account = result.to_json()
+    if values.report or values.json:
+        from ..reporting.layers import conversion_record, conversion_report
+
+        layers = result.layers(debug=values.debug)
+        account = conversion_record(result, layers)
+        if values.report:
+            conversion_report(result, values.report, layers=layers, overwrite=values.overwrite)
+    record = json.dumps({**account, "output": values.output}, indent=2)
     if values.json and values.json != "-":
         write_atomically(values.json, record + "\n", overwrite=values.overwrite)
     show(record if values.json == "-" else f"{result}\nwrote    {values.output}")

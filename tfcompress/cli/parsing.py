@@ -11,7 +11,7 @@ from absl import flags
 
 from ..errors import OutputError
 
-__all__ = ["UsageError", "help_text", "new_flags", "parse", "show"]
+__all__ = ["UsageError", "help_text", "new_flags", "parse", "parse_shapes", "show"]
 
 
 class UsageError(Exception):
@@ -54,6 +54,28 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, required: Seque
     if empty:
         raise UsageError(f"--{empty[0]} must not have an empty entry. Received: {','.join(values[empty[0]].value)!r}.")
     return False
+
+
+def parse_shapes(entries: Sequence[str]) -> dict[str, tuple[int | None, ...]] | None:
+    """Returns shapes by input name from entries like "image:1,224,224,3"; "any" is a dynamic axis. None for no entry.
+
+    Raises:
+        UsageError: an entry is malformed.
+
+    Example:
+        >>> parse_shapes(["image:1,any,any,3"])
+        {'image': (1, None, None, 3)}
+    """
+    shapes: dict[str, tuple[int | None, ...]] = {}
+    for entry in entries:
+        name, _, sizes = entry.rpartition(":")
+        try:
+            shapes[name] = tuple(None if size.strip() == "any" else int(size) for size in sizes.split(","))
+        except ValueError:
+            name = ""
+        if not name:
+            raise UsageError(f"--input_shape must be NAME:1,224,224,3. Received: {entry!r}.")
+    return shapes or None
 
 
 def show(text: str) -> None:
