@@ -146,7 +146,8 @@ def test_a_constant_that_layers_share_is_written_for_one_of_them(tiny):
     model = flatbuffer.parse(tiny.content)
     first, second = find_layers(model)[:2]
     graph = model.subgraphs[0]
-    graph.operators[second.number].inputs[2] = first.bias
+    operator = graph.operators[second.number]
+    operator.inputs = np.array([*operator.inputs[:2], first.bias], np.int32)
     assign(model, first, 2, np.full(first.channels, 7, np.float32))
     again = flatbuffer.parse(flatbuffer.pack(model))
     assert set(bias_of(again, find_layers(again)[0])) == {7.0}
@@ -157,7 +158,8 @@ def test_layers_that_share_weights_are_left_alone(tiny):
     model = flatbuffer.parse(tiny.content)
     graph = model.subgraphs[0]
     stem = find_layers(model)[0]
-    graph.operators[find_layers(model)[2].number].inputs[1] = stem.weights
+    operator = graph.operators[find_layers(model)[2].number]
+    operator.inputs = np.array([operator.inputs[0], stem.weights, operator.inputs[2]], np.int32)
     assert stem.name not in [layer.name for layer in find_layers(model)]
 
 
@@ -204,7 +206,8 @@ def test_equalization_undoes_any_scaling(digits_file, digits, target, seed):
     undone = flatbuffer.parse(equalize(scaled(digits_file.content, seed), target, samples).content)
     for first, second in zip(find_layers(plain), find_layers(undone), strict=True):
         a, b = weights_of(plain, first), weights_of(undone, second)
-        np.testing.assert_allclose(a, b, atol=0.02 * np.abs(a).max())  # sweeps end when factors change by 0.1 %
+        # Sweeps end when factors change by 0.1 %; a factor that all channels have in common is free.
+        np.testing.assert_allclose(a / np.abs(a).max(), b / np.abs(b).max(), atol=0.02)
 
 
 def test_outputs_of_the_file_and_branches_are_no_pairs(tiny):
@@ -457,6 +460,7 @@ def test_auto_repairs_a_model_whose_channels_differ_a_thousandfold(digits_file, 
     assert "equalization" in [step.method for step in repaired.steps if step.kept]
 
 
+@pytest.mark.slow
 def test_resnet8_loses_less_with_repair(shared_data):
     lowered = lowering.lower_flatbuffer(
         (shared_data / "mlperf_resnet8" / "pretrainedResnet.tflite").read_bytes(), place="ResNet-8"

@@ -46,18 +46,15 @@ def search_clips(
     matrix = matrix.astype(np.float64)
     weight = np.ones((matrix.shape[0], 1, matrix.shape[2])) if importance is None else importance[:, None, :]
     largest = 127 * scales_of(matrix, per_channel=per_channel)
-    best = plain = None
-    clips = largest
+    errors = []
     for fraction in FRACTIONS:
         step = largest * fraction / 127
         rounded = np.clip(round_half_away(matrix / step), -127, 127) * step
         error = (weight * (rounded - matrix) ** 2).sum(axis=2, keepdims=True)
-        if not per_channel:
-            error = np.broadcast_to(error.sum(), error.shape)
-        if best is None:
-            best = plain = error
-        clips = np.where(error < best, largest * fraction, clips)
-        best = np.minimum(error, best)
+        errors.append(error if per_channel else np.broadcast_to(error.sum(), error.shape))
+    stacked = np.stack(errors)  # (26, G, O, 1)
+    plain, best = stacked[0], stacked.min(axis=0)
+    clips = largest * np.array(FRACTIONS)[stacked.argmin(axis=0)]
     ratios = np.where(plain > 0, best / np.where(plain > 0, plain, 1.0), 1.0)
     return clips[..., 0], ratios[..., 0]
 

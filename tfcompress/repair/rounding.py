@@ -19,7 +19,9 @@ from .moments import Moments, measure_moments
 __all__ = ["Rounded", "choose_rounding", "round_weights"]
 
 _POSITIONS = 128
-_ITERATIONS = 600
+# On ResNet-8's layers nearest rounding with flips alone leaves 71, 77, 76 and 57 % of the error, with 300 iterations
+# before them 69, 75, 74 and 54 %, with 2000 between 69 and 52 %.
+_ITERATIONS = 300
 _BUDGET = 2e11  # multiplications that one layer may cost: about 10 s on two cores
 _LARGEST_PATCH = 8192  # inputs of one output: beyond this the quadratic form takes half a gigabyte
 _STRETCH_LOW, _STRETCH_HIGH = -0.1, 1.1  # Nagel et al., equation 23
