@@ -76,6 +76,7 @@ class _State:
     ranges: Ranges
     reference: bytes
     samples: Mapping[str, np.ndarray]
+    collected: Mapping[str, np.ndarray]  # these and the ones held out: ranges come from all, as those given did
     target: Target
     observer: Observer
     inputs: Sequence[InputSpec]
@@ -89,7 +90,7 @@ def _equalize(state: _State) -> tuple[_State, str]:
         return state, "no pair of layers to equalize"
     measured = calibration.calibrate(
         done.content,
-        _stream(state.samples, state.inputs),
+        _stream(state.collected, state.inputs),
         observer=state.observer,
         tensors=set(done.changed),
         debug=state.debug,
@@ -170,11 +171,11 @@ def repair(
 ) -> Repaired:
     """Returns a float file and ranges that lose less than the given ones when they are quantized.
 
-    Up to 256 samples are read. Those at even places are what the repairs see; the others are what their result is
-    judged by: the integer file's answers against those of the float file as it was given. "auto" tries every repair on
-    top of those kept so far and keeps it if the signal to noise ratio of the outputs (of the logits, where there are any)
-    rises by 0.1 dB or more and their arg-max agrees no less often than without any repair. Named repairs are all kept,
-    and measured in the same way.
+    Up to 256 samples are read. Those at even places are what the repairs see (ranges that a repair changes are measured
+    on all, as the given ones were); the others are what their result is judged by: the integer file's answers against
+    those of the float file as it was given. "auto" tries every repair on top of those kept so far and keeps it if the
+    signal to noise ratio of the outputs (of the logits, where there are any) rises by 0.1 dB or more and their arg-max
+    agrees no less often than without any repair. Named repairs are all kept, and measured in the same way.
 
     Args:
         content: bytes of a float ``.tflite`` file with unique tensor names and a signature.
@@ -195,10 +196,12 @@ def repair(
     chosen = check_methods(methods)
     if not target.integer:
         raise ValueError(f"Repairs are for integer targets. Received: target={target.name!r}. Leave repair out.")
-    seen, held_out = _halves(samples)
+    collected = _collect(samples)
+    # Even and odd places, so that both halves of sorted data look alike.
+    seen, held_out = ({name: values[start::2] for name, values in collected.items()} for start in (0, 1))
     wanted = answers(content, held_out, debug=debug)
     observer = observer or MinMax()
-    state = _State(content, dict(ranges), content, seen, target, observer, samples.inputs, seed, debug)
+    state = _State(content, dict(ranges), content, seen, collected, target, observer, samples.inputs, seed, debug)
     before = start = _score(state, held_out, wanted)
     steps = []
     for name in chosen:
@@ -224,8 +227,8 @@ def _verdict(is_auto: bool, kept: bool, before: Score, after: Score) -> str:
     return gain
 
 
-def _halves(samples: Samples) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns the samples at even and those at odd places, so that both halves of sorted data look alike."""
+def _collect(samples: Samples) -> dict[str, np.ndarray]:
+    """Returns the first samples by input name, (n, ...)."""
     blocks: list[dict[str, np.ndarray]] = []
     count = 0
     for batch in samples.batches(32):
@@ -237,8 +240,7 @@ def _halves(samples: Samples) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
         raise DataError(f"Repairs need at least 2 samples, better 100. Received: {count}. Add representative data.")
     if len({tuple(values.shape[1:] for values in block.values()) for block in blocks}) > 1:
         raise DataError("Repairs need samples of one shape. Received: several. Pad or resize them.")
-    joined = {name: np.concatenate([block[name] for block in blocks])[:MOST_SAMPLES] for name in blocks[0]}
-    return {name: v[0::2] for name, v in joined.items()}, {name: v[1::2] for name, v in joined.items()}
+    return {name: np.concatenate([block[name] for block in blocks])[:MOST_SAMPLES] for name in blocks[0]}
 
 
 def _stream(arrays: Mapping[str, np.ndarray], inputs: Sequence[InputSpec]) -> Samples:
