@@ -1,0 +1,10 @@
+"""How is accuracy that int8 cost won back without training? By four repairs of the float file, each kept if it helps.
+
+``repair`` tries them; ``equalization``, ``clipping``, ``rounding`` and ``bias`` are one each. All work on the float
+flatbuffer and its ranges and leave both fit for ``quantization.quantize``. Quantization-aware training is elsewhere.
+"""
+
+from .ladder import METHODS, Repaired, Step, check_methods, repair
+from .scores import Score
+
+__all__ = ["METHODS", "Repaired", "Score", "Step", "check_methods", "repair"]
