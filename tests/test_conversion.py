@@ -320,3 +320,38 @@ def test_ranges_of_an_unnamed_input_survive_the_file(tmp_path):
     assert result.points.calibrated == result.points.missing == 0
     assert result.points.trained >= 2
     assert open_model(result.tflite).inputs[0].name == open_model(tfc.convert(model).tflite).inputs[0].name
+
+
+def test_repairs_are_tried_and_accounted_for(model):
+    result = tfc.convert(model, target="cpu-int8", representative_data=iter(X), repair="auto")
+    assert [step.method for step in result.repairs] == ["equalization", "clipping", "rounding", "bias"]
+    plain = tfc.convert(model, target="cpu-int8", representative_data=X)
+    assert any(step.kept for step in result.repairs) == (result.tflite != plain.tflite)
+    assert all(step.method in str(result) for step in result.repairs)
+    only = tfc.convert(model, target="cpu-int8", representative_data=X, repair="bias")
+    assert [(step.method, step.kept) for step in only.repairs] == [("bias", True)]
+
+
+def test_repairs_need_an_integer_target_data_and_a_known_name(model):
+    with pytest.raises(ValueError, match="integer targets"):
+        tfc.convert(model, target="float32", repair="auto")
+    with pytest.raises(ValueError, match="equalization"):
+        tfc.convert(model, target="cpu-int8", representative_data=X, repair="magic")
+
+
+def test_layers_say_where_ranges_come_from_and_what_is_lost(model):
+    result = tfc.convert(model, target="cpu-int8", representative_data=X)
+    layers = result.layers()
+    assert [row.operation.op for row in layers] == [name for name in _ops_in_order(result.tflite)]
+    assert {row.origin for row in layers} == {"calibrated", "follows"}
+    assert all(row.error.sqnr_db > 15 for row in layers)  # about 40 dB are int8's own limit
+
+
+def _ops_in_order(content):
+    parsed = flatbuffer.parse(content)
+    return [flatbuffer.op_name(parsed, operator) for operator in parsed.subgraphs[0].operators]
+
+
+def test_the_same_conversion_twice_gives_the_same_bytes(model):
+    first, second = (tfc.convert(model, target="cpu-int8", representative_data=X).tflite for _ in range(2))
+    assert first == second

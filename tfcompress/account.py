@@ -16,6 +16,7 @@ from . import verification
 from .calibration import Calibration
 from .comparison import LayerReport, layer_reports
 from .files import write_atomically
+from .repair import Step
 from .targets import Target
 
 __all__ = ["Conversion", "PointCounts"]
@@ -55,6 +56,7 @@ class Conversion:
         calibration: the measured ranges, None when none were needed.
         skipped: layers with tensors that training could not see, with the reason.
         backend: which quantizer made the file, None for a float target.
+        repairs: what was tried for the accuracy, and whether it was kept.
         notes: what lowering had to decide, one line each.
         warnings: what the representative data looks like and should not, one line each.
         hub: the float file that it was quantized from, for ``layers``.
@@ -72,6 +74,7 @@ class Conversion:
     calibration: Calibration | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
     backend: str | None = None
+    repairs: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     hub: bytes = field(default=b"", repr=False)
@@ -139,6 +142,7 @@ class Conversion:
             if self.calibration
             else None,
             "skipped": dict(self.skipped),
+            "repairs": [dataclasses.asdict(step) for step in self.repairs],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
@@ -163,6 +167,7 @@ class Conversion:
             lines.append(f"skipped  {name}: {reason}")
         if self.target.by_rule:
             lines.append(f"checked  by {self.target.name}'s documented rules; its compiler or driver was not run here")
+        lines += [f"repair   {step}" for step in self.repairs]
         lines += [f"note     {text}" for text in self.notes]
         lines += [f"warning  {text}" for text in self.warnings]
         return "\n".join(lines)

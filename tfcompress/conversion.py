@@ -22,9 +22,11 @@ from . import (
     static_shapes,
     verification,
 )
+from . import repair as repairing
 from .account import Conversion, PointCounts
-from .errors import StrictError
+from .errors import DataError, StrictError
 from .observers import Observer
+from .samples import Samples
 from .targets import TARGETS, Target
 from .targets import resolve as resolve_target
 
@@ -43,6 +45,7 @@ def convert(
     scaling: str | None = None,
     rules: Any = None,
     backend: str | None = None,
+    repair: str | Sequence[str] | None = None,
     strict: bool | None = None,
     allow_float: Sequence[str] = (),
     allow_unsafe: bool = False,
@@ -71,6 +74,8 @@ def convert(
             match wins, or the path of a ``.json`` or ``.yaml`` file of them. Default: none.
         backend: which quantizer: "tensorflow" or "ai-edge-quantizer". Default: the first, unless int16, int4 or rules
             need the second.
+        repair: what may be done for the accuracy of an integer file: "auto" tries every repair and keeps what helps on
+            samples held out, or names from ``repair.METHODS``. Default: nothing.
         strict: whether a float tensor left in an integer file is an error. Default: the target's own rule, which is True
             for every integer target.
         allow_float: shell patterns of operators that TFLite has in float only and strict mode lets pass, such as
@@ -108,16 +113,20 @@ def convert(
         chosen = TARGETS["cpu-int8" if has_ranges or representative_data is not None else "dynamic"]
     ranging.check_available(source, ranges, chosen, has_data=representative_data is not None)
     stored = ranging.usable_ranges(source, ranges) if chosen.integer else None
+    if repair and chosen.integer and repair != "auto":
+        repairing.check_methods([repair] if isinstance(repair, str) else list(repair))
     precision_rules = precision.read_rules(rules)
     quantizer = quantization.resolve_backend(backend, chosen, precision_rules) if chosen.integer else None
     lowered = _lower(source, stored, chosen, debug)
     samples = None
     if representative_data is not None:
         samples = ranging.RememberingSamples(
-            data.load_representative(representative_data, lowered.inputs, scaling=scaling, allow_pickle=allow_unsafe)
+            data.load_representative(representative_data, lowered.inputs, scaling=scaling, allow_pickle=allow_unsafe),
+            keep=repairing.MOST_SAMPLES if repair else 0,
         )
     measured = None
     origins: dict[str, str] = {}
+    repairs: tuple[repairing.Step, ...] = ()
     points = PointCounts()
     tflite = lowered.content
     if chosen.integer:
@@ -128,6 +137,9 @@ def convert(
         )
         origins = quantization.origins(lowered.content, found, lowered.trained, measured.ranges if measured else {})
         hub = lowered.content
+        if repair:
+            repaired = _repair(hub, found, samples, chosen, repair, chosen_observer, debug)
+            hub, found, repairs = repaired.content, dict(repaired.ranges), repaired.steps
         if source.kind != "keras" and lowered.trained and quantizer == "tensorflow":
             # Fake quantization of the model's own: TensorFlow's quantizer keeps to its scales where it finds it.
             hub = constants.restore_marks(hub, lowered.trained)
@@ -137,6 +149,8 @@ def convert(
                 if name not in lowered.trained
             }
         tflite = quantization.quantize(hub, found, chosen, rules=precision_rules, backend=quantizer, debug=debug)
+    elif repair:
+        raise ValueError(f"Repairs are for integer targets. Received: target={chosen.name!r}. Leave repair out.")
     elif source.kind == "tflite":
         tflite = recipes.quantize_weights(lowered.content, chosen)
     if chosen.static:
@@ -161,10 +175,35 @@ def convert(
         measured,
         lowered.skipped if chosen.integer else {},
         quantizer,
+        repairs=repairs,
         notes=lowered.notes,
         hub=lowered.content,
         samples=samples.first() if samples is not None else None,
         origins=origins,
+    )
+
+
+def _repair(
+    hub: bytes,
+    ranges: Mapping[str, tuple[float, float]],
+    samples: ranging.RememberingSamples | None,
+    target: Target,
+    methods: str | Sequence[str],
+    observer: Observer,
+    debug: bool,
+) -> repairing.Repaired:
+    if samples is None:
+        raise DataError("A repair needs representative data. Received: none. Pass about 100 samples.")
+    kept = samples.first(repairing.MOST_SAMPLES)
+    chosen = "auto" if methods == "auto" else [methods] if isinstance(methods, str) else list(methods)
+    return repairing.repair(
+        hub,
+        Samples(lambda size: iter([kept]), samples.inputs),
+        target,
+        ranges=ranges,
+        methods=chosen,  # type: ignore[arg-type]
+        observer=observer,
+        debug=debug,
     )
 
 

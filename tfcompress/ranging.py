@@ -143,13 +143,15 @@ class RememberingSamples(Samples):
 
     Args:
         samples: the representative data.
+        keep: how many to keep at least. Default: as many as parity takes.
     """
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: Samples, *, keep: int = 0) -> None:
         self._samples = samples
         self.inputs = samples.inputs
         self._kept: list[dict[str, np.ndarray]] = []
-        self._wanted = verification.parity_samples([spec.shape for spec in samples.inputs])
+        self._parity = verification.parity_samples([spec.shape for spec in samples.inputs])
+        self._wanted = max(keep, self._parity)
         self.count = samples.count
 
     @property
@@ -172,8 +174,9 @@ class RememberingSamples(Samples):
         for _ in self.batches(self._wanted):
             break
 
-    def first(self) -> dict[str, np.ndarray]:
-        """Returns up to as many samples as parity takes by input name."""
+    def first(self, count: int | None = None) -> dict[str, np.ndarray]:
+        """Returns up to ``count`` samples by input name; None for as many as parity takes."""
         if not self._kept:
             self.read_first()
-        return {name: np.concatenate([batch[name] for batch in self._kept])[: self._wanted] for name in self._kept[0]}
+        count = self._parity if count is None else count
+        return {name: np.concatenate([batch[name] for batch in self._kept])[:count] for name in self._kept[0]}

@@ -77,6 +77,13 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_list(
+        "repair",
+        [],
+        "for the accuracy of an integer file: auto tries every repair and keeps what helps, or a list of equalization, "
+        "clipping, rounding and bias",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
         "allow_float",
         [],
         "operators that may stay in float in an integer file, by name or pattern: NON_MAX_SUPPRESSION*,RFFT*",
@@ -126,6 +133,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             scaling=values.scaling,
             rules=values.rules,
             backend=values.backend,
+            repair="auto" if values.repair == ["auto"] else values.repair or None,
             allow_float=values.allow_float,
             strict=None if values.strict else False,
             allow_unsafe=values.allow_unsafe,

@@ -4,7 +4,7 @@
 flatbuffer and its ranges and leave both fit for ``quantization.quantize``. Quantization-aware training is elsewhere.
 """
 
-from .ladder import METHODS, Repaired, Step, check_methods, repair
+from .ladder import METHODS, MOST_SAMPLES, Repaired, Step, check_methods, repair
 from .scores import Score
 
-__all__ = ["METHODS", "Repaired", "Score", "Step", "check_methods", "repair"]
+__all__ = ["METHODS", "MOST_SAMPLES", "Repaired", "Score", "Step", "check_methods", "repair"]
