@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_reporting import Page
 
 import tfcompress as tfc
 from models import striped_pictures, tiny_cnn
-from test_reporting import Page
 from tfcompress.comparison import layer_reports
 from tfcompress.errors import OutputError
 from tfcompress.inspection import inspect

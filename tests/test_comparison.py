@@ -85,7 +85,9 @@ def test_int8_loses_what_eight_bits_lose(contents, name):
     assert len(errors) == 8
     for error in errors:
         assert 25 < error.sqnr_db < 60 and error.cosine > 0.99
-        assert error.own_sqnr_db > error.sqnr_db - 1  # alone a layer loses no more than with all before it, but for noise
+        assert (
+            error.own_sqnr_db > error.sqnr_db - 1
+        )  # alone a layer loses no more than with all before it, but for noise
         assert error.weight_sqnr_db is None or 40 < error.weight_sqnr_db < 60
     moves = {error.layer: error.own_sqnr_db for error in errors if error.op in ("MAX_POOL_2D", "RESHAPE")}
     assert set(moves.values()) == {math.inf}  # they only move values
@@ -216,7 +218,7 @@ def test_real_autoencoder_shows_its_weak_layers(shared_data):
 def test_real_lstm(shared_data):
     files = [shared_data / f"mnist/trained_lstm{name}.tflite" for name in ("", "_int8")]
     found = compare(*files)
-    assert [error.op for error in found.layers][0] == "UNIDIRECTIONAL_SEQUENCE_LSTM"
+    assert found.layers[0].op == "UNIDIRECTIONAL_SEQUENCE_LSTM"
     assert found.layers[0].weight_sqnr_db > 30
 
 

@@ -69,7 +69,12 @@ def test_multiply_adds_are_counted_by_hand(contents):
 @pytest.mark.parametrize(
     ("op", "inputs", "outputs", "expected"),
     [
-        ("CONV_2D", [(2, 8, 8, 6), (4, 3, 3, 3), (4,)], [(2, 8, 8, 4)], 2 * 64 * 4 * 27),  # two groups of three channels
+        (
+            "CONV_2D",
+            [(2, 8, 8, 6), (4, 3, 3, 3), (4,)],
+            [(2, 8, 8, 4)],
+            2 * 64 * 4 * 27,
+        ),  # two groups of three channels
         ("TRANSPOSE_CONV", [(4,), (5, 3, 3, 2), (1, 4, 4, 2)], [(1, 8, 8, 5)], 16 * 2 * 9 * 5),
         ("CONV_3D", [(1, 4, 4, 4, 2), (3, 3, 3, 2, 5)], [(1, 4, 4, 4, 5)], 64 * 5 * 27 * 2),
         ("FULLY_CONNECTED", [(7, 10), (3, 10), None], [(7, 3)], 7 * 30),
@@ -102,6 +107,22 @@ def test_int8_weights_under_float_activations_are_dynamic():
     found = inspect(convert(model, target="dynamic").tflite, run=False)
     assert found.precisions == {"dynamic int8": 1}
     assert found.bytes_by_kind["weights"] == 64 * 64
+
+
+@pytest.mark.parametrize(("name", "word"), [("dynamic_wi4_afp32", "dynamic"), ("weight_only_wi4_afp32", "stored")])
+def test_four_bit_weights_of_another_quantizer(contents, tmp_path, capfd, name, word):
+    quantizer = pytest.importorskip("ai_edge_quantizer.quantizer")
+    recipes = pytest.importorskip("ai_edge_quantizer.recipe")
+    import keras
+
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64, name="head")])
+    plain = convert(model, target="float32").save(tmp_path / "float.tflite")
+    worker = quantizer.Quantizer(str(plain))
+    worker.load_quantization_recipe(getattr(recipes, name)())
+    found = inspect(bytes(worker.quantize().quantized_model), run=False)
+    assert f"{word} int4" in found.precisions
+    assert found.bytes_by_kind["weights"] == 64 * 64 / 2
+    assert sum(found.bytes_by_kind.values()) == found.size_bytes
 
 
 def test_ranges_are_those_of_the_scale(contents):
@@ -183,7 +204,14 @@ def test_real_files(shared_data, name):
 
 def test_known_numbers_of_real_files(shared_data):
     resnet = inspect(shared_data / REAL[1], run=False)
-    assert resnet.ops == {"CONV_2D": 9, "ADD": 3, "AVERAGE_POOL_2D": 1, "RESHAPE": 1, "FULLY_CONNECTED": 1, "SOFTMAX": 1}
+    assert resnet.ops == {
+        "CONV_2D": 9,
+        "ADD": 3,
+        "AVERAGE_POOL_2D": 1,
+        "RESHAPE": 1,
+        "FULLY_CONNECTED": 1,
+        "SOFTMAX": 1,
+    }
     assert resnet.multiply_adds == pytest.approx(12.5e6, rel=0.01)  # MLPerf Tiny's own count
     assert resnet.min_runtime_version == "1.5.0"
     dense = inspect(shared_data / "mlperf_ad/ad01_int8.tflite", run=False)

@@ -17,7 +17,7 @@ RANKS = {
     0: """errors files quiet isolation schedules masks affine tensors observers targets tables listing metrics differences
           records ranges arrays elements images samples data digits""",
     1: "signatures fake_quantization rules interception points channels qat pruning distillation zoo",
-    2: """flatbuffer interpreter trial stored roles summaries inspection matching pairing detaching comparison agreement
+    2: """flatbuffer interpreter trial stored roles summaries inspection matching pairing detaching losses comparison agreement
           lowering sources calibration quantization verification conversion""",
     3: "devices measurement",
     4: "search reporting security",
