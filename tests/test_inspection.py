@@ -109,6 +109,22 @@ def test_int8_weights_under_float_activations_are_dynamic():
     assert found.bytes_by_kind["weights"] == 64 * 64
 
 
+@pytest.mark.parametrize(("name", "word"), [("dynamic_wi4_afp32", "dynamic"), ("weight_only_wi4_afp32", "stored")])
+def test_four_bit_weights_of_another_quantizer(contents, tmp_path, capfd, name, word):
+    quantizer = pytest.importorskip("ai_edge_quantizer.quantizer")
+    recipes = pytest.importorskip("ai_edge_quantizer.recipe")
+    import keras
+
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64, name="head")])
+    plain = convert(model, target="float32").save(tmp_path / "float.tflite")
+    worker = quantizer.Quantizer(str(plain))
+    worker.load_quantization_recipe(getattr(recipes, name)())
+    found = inspect(bytes(worker.quantize().quantized_model), run=False)
+    assert f"{word} int4" in found.precisions
+    assert found.bytes_by_kind["weights"] == 64 * 64 / 2
+    assert sum(found.bytes_by_kind.values()) == found.size_bytes
+
+
 def test_ranges_are_those_of_the_scale(contents):
     for op in inspect(contents["int8"], run=False).operations:
         low, high = op.output.range

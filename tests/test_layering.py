@@ -17,10 +17,10 @@ RANKS = {
     0: """errors files quiet isolation shapes schedules masks affine tensors observers operators targets precision
           tables listing metrics differences records ranges arrays elements images samples data digits""",
     1: "trust signatures legacy fake_quantization rules interception points channels qat pruning distillation zoo",
-    2: """flatbuffer interpreter trial stored roles summaries inspection matching pairing detaching comparison
-          agreement sources constants static_shapes subgraphs lowered freezing tracing lowering_keras tensorflow_v1
-          lowering_tensorflow lowering_tflite lowering calibration recipes quantization repair compatibility
-          verification account ranging conversion""",
+    2: """flatbuffer interpreter trial stored roles summaries inspection matching pairing detaching losses
+          comparison agreement sources constants static_shapes subgraphs lowered freezing tracing lowering_keras
+          tensorflow_v1 lowering_tensorflow lowering_tflite lowering calibration recipes quantization repair
+          compatibility verification account ranging conversion""",
     3: "devices measurement",
     4: "search reporting security",
     5: "__init__ cli demo __main__",

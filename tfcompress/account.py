@@ -21,7 +21,7 @@ from .targets import Target
 
 __all__ = ["Conversion", "PointCounts"]
 
-_LAYER_SAMPLES = 8  # more change the losses by less than they differ between samples
+_LAYER_SAMPLES = 4  # more change the losses by less than they differ between samples
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from .arrays import InputSpec
-from .comparison import LayerError, cores, file_errors, json_number
+from .comparison import cores, file_errors
 from .data import load_representative
 from .differences import Difference
 from .errors import DataError
 from .interpreter import read_model
+from .losses import LayerError, json_number
 from .metrics import argmax_agreement
 from .pairing import File, fed
 from .tensors import TensorInfo

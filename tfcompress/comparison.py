@@ -7,7 +7,6 @@ Writes nothing and decides no accuracy: ``measurement`` does.
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,80 +14,16 @@ import numpy as np
 from . import flatbuffer, roles, stored
 from .detaching import Detached
 from .differences import Difference
+from .losses import LayerError, LayerReport, ranking
 from .matching import Pair, match
 from .pairing import File, Values, run_blocks
-from .summaries import OpSummary, op_layers, summarize_ops
+from .summaries import op_layers, summarize_ops
 
 __all__ = ["LayerError", "LayerReport", "layer_errors", "layer_reports", "ranking"]
 
 BATCH = 4
 _OWN_SAMPLES = 2
 _FLOAT_DB = 120.0  # float32 keeps 24 bits: 6 dB each, and a few go in sums
-
-
-@dataclass(frozen=True)
-class LayerError:
-    """How far one op of a file is from the same op of another.
-
-    Args:
-        index: the op's number in the second file.
-        layer: its short name.
-        tensor: name of its output in the second file.
-        op: as in the schema.
-        weight_sqnr_db: energy of the first file's weights over that of their difference, in decibels; infinite for equal
-            ones, None without weights or where they have another shape.
-        sqnr_db: the same of the output, over all samples: with what earlier layers lost. None where it could not be read.
-        cosine: cosine similarity of the outputs, in [-1, 1]; None likewise.
-        own_sqnr_db: of the output when the first file's layer gets exactly what the second one's got: what this layer
-            loses by itself. None where that was not asked for or not possible.
-        max_difference: largest absolute difference of the outputs; None where they could not be read.
-        step: real size of one integer step of the second file's output, None for a float tensor.
-    """
-
-    index: int
-    layer: str
-    tensor: str
-    op: str
-    weight_sqnr_db: float | None
-    sqnr_db: float | None
-    cosine: float | None
-    own_sqnr_db: float | None
-    max_difference: float | None
-    step: float | None
-
-    @property
-    def max_steps(self) -> float | None:
-        """Largest difference of the outputs in steps of the second file's output; None for a float tensor."""
-        return None if self.max_difference is None or self.step is None else self.max_difference / self.step
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns everything as plain JSON values; an infinite ratio (no error at all) as the text "inf"."""
-        return {name: json_number(value) for name, value in vars(self).items()} | {
-            "max_steps": json_number(self.max_steps)
-        }
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One op of a finished file: what it is, where its range comes from, and what it loses.
-
-    Args:
-        operation: the op in the finished file.
-        origin: where the output's range comes from: "trained", "calibrated", "prescribed", "follows"; "" for a float one.
-        error: against the float file; None where no op of the float file is the same, or nothing was run.
-    """
-
-    operation: OpSummary
-    origin: str
-    error: LayerError | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns everything as plain JSON values."""
-        return {
-            **self.operation.to_json(),
-            "origin": self.origin,
-            "error": None if self.error is None else self.error.to_json(),
-        }
 
 
 def layer_errors(
@@ -190,23 +125,6 @@ def layer_reports(
         for operation in summarize_ops(finished)
         if operation.subgraph == 0
     )
-
-
-def ranking(errors: Sequence[LayerError], *, count: int | None = None) -> list[LayerError]:
-    """Returns the layers that lose most first: by their own loss where it is known, else by that of their output.
-
-    Layers without any loss (a reshape) are left out.
-
-    Args:
-        errors: of the layers of a file.
-        count: how many at most. Default: all.
-    """
-
-    def loss(error: LayerError) -> float:
-        value = error.own_sqnr_db if error.own_sqnr_db is not None else error.sqnr_db
-        return math.inf if value is None or math.isnan(value) else value
-
-    return [error for error in sorted(errors, key=loss) if loss(error) < math.inf][:count]
 
 
 class _Alone:
@@ -336,13 +254,3 @@ def _weights(model: Any, constants: Mapping[int, int], number: int) -> dict[int,
 def cores() -> int:
     """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def json_number(value: Any) -> Any:
-    """Returns a number that JSON has: infinity and NaN as text, everything else as it is.
-
-    Example:
-        >>> json_number(math.inf), json_number(2.5), json_number(None)
-        ('inf', 2.5, None)
-    """
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

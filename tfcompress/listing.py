@@ -12,8 +12,8 @@ from .tables import MISSING, shortened, size_text
 
 if TYPE_CHECKING:
     from .agreement import Agreement
-    from .comparison import LayerError, LayerReport
     from .inspection import Inspection
+    from .losses import LayerError, LayerReport
     from .summaries import OpSummary
 
 __all__ = [

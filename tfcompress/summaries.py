@@ -68,7 +68,8 @@ class OpSummary:
         subgraph: the number of its graph; 0 is the main one.
         op: as in the schema: "CONV_2D".
         layer: a short name: of the output tensor (else of a constant), without what all names share.
-        precision: "float32", "int8", "int16x8" (activations x weights), "dynamic int8" (float x int8 weights), ...
+        precision: "float32", "int8", "int16x8" (activations x weights), "dynamic int8" (float activations are quantized
+            while it runs), "stored int8" (weights are unpacked to float), "float16" (likewise), "int8->float32", ...
         output: its first output, None for an op without one.
         inputs: all inputs, constants too, without those left out.
         weights: the first stored tensor that it multiplies with, None without one.
@@ -209,7 +210,12 @@ def _summarize_op(
         subgraph=place[0],
         op=op,
         layer=layer,
-        precision=_precision(activations, graph.tensors[weights[0]] if weights else None, output),
+        precision=_precision(
+            activations if op not in ("DEQUANTIZE", "DENSIFY") else [graph.tensors[index] for index in inputs],
+            graph.tensors[weights[0]] if weights else None,
+            output,
+            unpacked=bool(weights) and weights[0] in origins.values(),
+        ),
         output=output,
         inputs=tuple(summarize_tensor(graph.tensors[index]) for index in inputs if index >= 0),
         weights=summarize_tensor(graph.tensors[weights[0]]) if weights else None,
@@ -224,7 +230,7 @@ def _summarize_op(
     )
 
 
-def _precision(activations: Sequence[Any], weights: Any, output: TensorSummary | None) -> str:
+def _precision(activations: Sequence[Any], weights: Any, output: TensorSummary | None, *, unpacked: bool) -> str:
     """Returns the word for the arithmetic of an op, from the types of what comes in, is stored and goes out."""
     goes_out = output.dtype if output is not None else ""
     comes_in = flatbuffer.type_name(activations[0]).lower() if activations else goes_out
@@ -234,7 +240,8 @@ def _precision(activations: Sequence[Any], weights: Any, output: TensorSummary |
     if kept == comes_in or not weights:
         return comes_in
     if comes_in == "float32":
-        return f"dynamic {kept}" if kept.startswith(("int", "uint")) else kept
+        kind = "stored" if unpacked else "dynamic"  # unpacked to float before the op, or multiplied as integers
+        return f"{kind} {kept}" if kept.startswith(("int", "uint")) else kept
     return f"{comes_in}x{kept.lstrip('uint')}" if kept.startswith(("int", "uint")) else f"{comes_in}->{goes_out}"
 
 

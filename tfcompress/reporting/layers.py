@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..comparison import LayerError, LayerReport, ranking
 from ..files import check_writable, write_atomically
 from ..inspection import Inspection, inspect
 from ..listing import decibel_text, fields, report_table
+from ..losses import LayerError, LayerReport, ranking
 
 if TYPE_CHECKING:
     from ..conversion import Conversion
