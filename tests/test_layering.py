@@ -14,10 +14,11 @@ PACKAGE = ROOT / "tfcompress"
 # A module may import modules of a lower rank, and those that stand before it in its own rank. A folder stands for
 # all of its modules, which may import each other. Names of modules that later versions bring do no harm.
 RANKS = {
-    0: """errors files quiet schedules masks affine tensors observers targets tables metrics records ranges
-          arrays elements images samples data digits""",
+    0: """errors files quiet schedules masks affine tensors histograms clipping observers targets tables metrics records ranges
+          measured_ranges arrays scripts elements images samples data digits""",
     1: "signatures fake_quantization rules interception points channels qat pruning distillation zoo",
-    2: "flatbuffer interpreter lowering sources calibration quantization verification conversion",
+    2: """flatbuffer fingerprints interpreter lowering sources suspicion tfrecords calibration converter_calibration
+          quantization verification conversion""",
     3: "devices measurement",
     4: "search reporting security",
     5: "__init__ cli demo __main__",
@@ -27,7 +28,7 @@ ORDER = {name: (rank, i) for rank, names in RANKS.items() for i, name in enumera
 TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "jax", "torch"}
 INTERPRETER = {"ai_edge_litert"}
 BOARD = {*RANKS[0].split(), "interpreter", "devices", "measurement"}
-CONVERTER = {"lowering", "quantization"}
+CONVERTER = {"lowering", "quantization", "converter_calibration"}
 
 
 class Import(NamedTuple):

@@ -101,13 +101,13 @@ def usable(calibration: Calibration, content: bytes) -> None:
     Raises:
         ConversionError: another model, other weights, or tensors that have other names now.
     """
-    here = model_sha256(content)
+    model = flatbuffer.parse(content)
+    here = model_sha256(model)
     if calibration.model_sha256 != here:
         raise ConversionError(
             f"A calibration must be of the model it is used for. Received: one of the model {calibration.model_sha256[:12]} "
             f"for the model {here[:12]}: its graph or its weights differ. Calibrate again."
         )
-    model = flatbuffer.parse(content)
     names = {flatbuffer.tensor_name(tensor) for tensor in model.subgraphs[0].tensors}
     strange = [name for name in calibration.ranges if name not in names]
     if strange:
@@ -189,7 +189,7 @@ def calibrate(
         repr(default),
         seen,
         samples.sha256 or "",
-        model_sha256(content),
+        model_sha256(model),
         {wanted[index]: repr(each) for index, each in observers.items() if each != default},
         min((limit for limit in map(_limit, observers.values()) if limit is not None), default=None),
     )

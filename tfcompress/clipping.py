@@ -13,6 +13,7 @@ __all__ = ["least_divergence", "least_squares", "percentiles"]
 _ENDS = 256  # candidates for each end of a range: its full width in steps of 1/256
 _SMOOTHING = 1e-4  # counts: what an empty level has at least, as in the implementations of Migacz's search
 _ROUNDS = 4
+_EQUAL = 1e-4  # nats: ranges this close lose the same; which of them is least is noise of the counts
 
 
 def percentiles(histogram: Histogram, percentile: float) -> tuple[float, float]:
@@ -93,7 +94,7 @@ def least_divergence(histogram: Histogram, bits: int) -> tuple[float, float]:
 
     P is the distribution with everything outside moved into the outermost bins; Q has the values inside, 2**bits levels
     that each spread their mass evenly over their occupied bins; KL(P || Q) is least. Migacz searches one symmetric
-    threshold; here the upper and the lower end are searched in turn until neither moves, from the full range. The bin that
+    threshold; here the upper and the lower end are searched in turn until neither moves, from the full range; of ranges within 1e-4 nats of the least the widest is taken. The bin that
     starts at zero gets its neighbour's count, so that a ReLU's zeros, which every range holds exactly, do not decide.
 
     Args:
@@ -125,16 +126,16 @@ def least_divergence(histogram: Histogram, bits: int) -> tuple[float, float]:
             wide = ends[(ends - low if is_high else high - ends) >= levels]
             if len(wide):
                 starts, stops = (np.full_like(wide, low), wide) if is_high else (wide, np.full_like(wide, high))
-                best = int(wide[_last_least(_divergences(counts, starts, stops, levels), is_high)])
+                best = int(wide[_widest_least(_divergences(counts, starts, stops, levels), is_high)])
                 low, high = (low, best) if is_high else (best, high)
         if before == (low, high):
             break
     return float(edges[low]), float(edges[high])
 
 
-def _last_least(divergences: np.ndarray, is_high: bool) -> int:
-    """Returns the place of the least divergence; of equal ones that of the wider range."""
-    places = np.flatnonzero(divergences <= divergences.min() + 1e-12)
+def _widest_least(divergences: np.ndarray, is_high: bool) -> int:
+    """Returns the place of the least divergence; of those equal to it the widest range's."""
+    places = np.flatnonzero(divergences <= divergences.min() + _EQUAL)
     return int(places[-1] if is_high else places[0])
 
 

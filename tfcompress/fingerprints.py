@@ -14,16 +14,16 @@ from . import flatbuffer
 __all__ = ["model_sha256"]
 
 
-def model_sha256(content: bytes) -> str:
+def model_sha256(content: Any) -> str:
     """Returns the SHA-256 over ops, their options and connections, tensor shapes, types and weights, in hexadecimal.
 
     Args:
-        content: bytes of a ``.tflite`` file.
+        content: bytes of a ``.tflite`` file, or what ``flatbuffer.parse`` made of them.
 
     Raises:
         ModelError: the file is damaged.
     """
-    model = flatbuffer.parse(content)
+    model = flatbuffer.parse(content) if isinstance(content, bytes) else content
     digest = hashlib.sha256()
 
     def note(*values: Any) -> None:

@@ -5,8 +5,8 @@ A ``Histogram`` has bins whose width is a power of two and whose edges are whole
 lowest and the highest value alone, so that any split of the data, in any order, merges to the very same histogram. What
 range follows from the counts is decided by ``clipping``.
 
-Large tensors are sampled: of each sample's values, every k-th one is counted, k having no divisor in common with their
-number, so that no channel or column is left out. The extremes are always those of all values.
+Large tensors can be sampled: of each sample's values, every k-th one is counted, k having no divisor in common with
+their number, so that no channel or column is left out. The extremes are always those of all values.
 """
 
 import math
@@ -19,7 +19,7 @@ __all__ = ["BINS", "Histogram", "extremes", "stride"]
 BINS = 2048
 """Bins of a histogram at most, as in Migacz 2017; between half of them and all are in use."""
 
-_BLOCK = 1 << 16  # floats: a block that is still in the second-level cache when its maximum follows its minimum
+_BLOCK = 1 << 15  # values: a block that stays in the second-level cache from one step over it to the next
 _FINEST = -100  # exponent of the narrowest bins; float32 holds values * 2**100 and 2**-100
 
 
@@ -35,10 +35,7 @@ def extremes(values: np.ndarray) -> tuple[float, float]:
     """
     if not values.size:
         return math.inf, -math.inf
-    flat = values.reshape(-1)
-    blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
-    pairs = np.array([(block.min(), block.max()) for block in blocks], np.float64)  # (blocks, 2)
-    return float(pairs[:, 0].min()), float(pairs[:, 1].max())
+    return float(values.min()), float(values.max())
 
 
 def stride(count: int, limit: int | None) -> int:
@@ -67,6 +64,27 @@ def _exponent(low: float, high: float) -> int:
     while math.floor(math.ldexp(high, -exponent)) - math.floor(math.ldexp(low, -exponent)) >= BINS:
         exponent += 1
     return exponent
+
+
+def _count(values: np.ndarray, exponent: int, first: int, bins: int) -> tuple[np.ndarray, int]:
+    """Returns how many of ``values``, (n,), lie in each bin, and how many are zero; four times as fast in blocks."""
+    counts, zeros = np.zeros(bins, np.int64), 0
+    scale = values.dtype.type(math.ldexp(1.0, -exponent))
+    scaled, small, numbers = (np.empty(_BLOCK, dtype) for dtype in (values.dtype, np.int32, np.intp))
+    for start in range(0, values.size, _BLOCK):
+        block = values[start : start + _BLOCK]
+        part, whole, number = scaled[: block.size], small[: block.size], numbers[: block.size]
+        # A power of two scales exactly, and so does the shift by whole bins, of which there are less than 2**24.
+        np.multiply(block, scale, out=part)
+        if first:
+            np.floor(part, out=part)
+            np.subtract(part, first, out=part)
+        # Cuts off the fraction, the floor of what is not negative; processors have no quick way from float32 to int64.
+        np.copyto(whole, part, casting="unsafe")
+        np.copyto(number, whole)
+        counts += np.bincount(number, minlength=bins)
+        zeros += int(np.count_nonzero(block == 0))
+    return counts, zeros
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,15 +144,11 @@ class Histogram:
             return self.merge(Histogram(low, high))
         rows = values.reshape(len(values), -1)
         step = stride(rows.shape[1], limit)
-        taken = rows[:, seed % step :: step]
+        taken = rows if step == 1 else rows[:, seed % step :: step]
         exponent = _exponent(low, high)
         first = math.floor(math.ldexp(min(low, 0.0), -exponent))
         last = math.floor(math.ldexp(max(high, 0.0), -exponent))
-        # A power of two scales exactly, and so does the shift by whole bins: both ends count less than 2**24 of them.
-        numbers = np.floor(taken * taken.dtype.type(math.ldexp(1.0, -exponent)))
-        numbers -= first
-        counts = np.bincount(numbers.astype(np.intp).reshape(-1), minlength=last - first + 1)
-        zeros = taken.size - int(np.count_nonzero(taken))
+        counts, zeros = _count(taken.reshape(-1), exponent, first, last - first + 1)
         return self.merge(Histogram(low, high, exponent, first, counts, zeros))
 
     def merge(self, other: "Histogram") -> "Histogram":

@@ -133,7 +133,7 @@ class Calibration:
                 observers[name] = str(entry["observer"])
         samples, sampled = record["samples"], record["sampled"]
         if not isinstance(samples, int) or not isinstance(sampled, int | None):
-            raise ValueError(f"samples and sampled are {samples!r} and {sampled!r}, which are no whole numbers")
+            raise TypeError(f"samples and sampled are {samples!r} and {sampled!r}, which are no whole numbers")
         hashes = str(record["data_sha256"]), str(record["model_sha256"])
         return cls(ranges, observer, samples, *hashes, observers, sampled, str(record["calibrator"]))
 

@@ -5,8 +5,8 @@ An observer is a value with four pure functions over an explicit state: ``init``
 Every range contains zero, as TFLite's zero point must be exact. Nothing here runs a model.
 
 ``Percentile``, ``MeanSquaredError`` and ``Entropy`` keep a ``histograms.Histogram`` of at most 16 kB: one pass, the same
-for any split of the data into batches and workers. Of a sample with more than ``values_per_sample`` values every k-th one
-is counted, beginning at ``seed``; the extremes are those of all values.
+for any split of the data into batches and workers. Of a sample with more than ``values_per_sample`` values
+every k-th one is counted, beginning at ``seed``; the extremes are those of all values.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ __all__ = [
     "contain_zero",
 ]
 
-_VALUES_PER_SAMPLE = 1 << 15
+_VALUES_PER_SAMPLE = 1 << 17
 
 
 class Observer(Protocol):
@@ -194,7 +194,7 @@ class Percentile(_Histogrammed):
     Exact to 1/1024 of the extremes' width.
 
     Args:
-        values_per_sample: how many values of a sample are counted; None for all. Default: 32768.
+        values_per_sample: how many values of a sample are counted; None for all. Default: 131072.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         percentile: in (50, 100]. Default: 99.99.
 
@@ -240,7 +240,7 @@ class MeanSquaredError(_ForBits):
     """The range with the least mean squared error between values and their asymmetric quantization.
 
     Args:
-        values_per_sample: how many values of a sample are counted; None for all. Default: 32768.
+        values_per_sample: how many values of a sample are counted; None for all. Default: 131072.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         bits: width of the integers, 2 to 16. Default: 8.
 
@@ -268,7 +268,7 @@ class Entropy(_ForBits):
     """The range whose quantized distribution has the least Kullback-Leibler divergence from the values' own.
 
     Args:
-        values_per_sample: how many values of a sample are counted; None for all. Default: 32768.
+        values_per_sample: how many values of a sample are counted; None for all. Default: 131072.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         bits: width of the integers, 2 to 16; with more than 10 nothing is clipped, for a histogram has
             2048 bins at most. Default: 8.
