@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import SCALINGS, InputSpec, check_shape, read_npy, read_npz
+from .arrays import InputSpec, Scaling, check_shape, read_npy, read_npz, resolve_scaling
 from .elements import LABEL_NAMES, arrays_in_memory, as_array, choose_names, find_labels, select_by_name, split_element
 from .errors import DataError
 from .images import SUFFIXES, ImageReader, find_images
 from .samples import Batch, Blocks, Samples, count_samples
+from .scripts import call_function, names_a_function
 
 __all__ = ["InputSpec", "Labelled", "Samples", "load_labelled", "load_representative"]
 
@@ -60,7 +61,7 @@ class Labelled:
 
 
 def load_representative(
-    source: Any, inputs: Sequence[InputSpec], *, scaling: str | None = None, allow_pickle: bool = False
+    source: Any, inputs: Sequence[InputSpec], *, scaling: str | Scaling | None = None, allow_pickle: bool = False
 ) -> Samples:
     """Returns the samples of ``source``, ready to be read in batches; labels are dropped.
 
@@ -78,8 +79,8 @@ def load_representative(
     Args:
         source: where the samples are.
         inputs: what the model accepts.
-        scaling: ``zero_one`` (p / 255), ``minus_one_one`` (p / 127.5 - 1) or ``raw``, for images and uint8 arrays.
-            Default: None, which keeps arrays as they are and takes images as ``zero_one`` for a float input and
+        scaling: for images and uint8 arrays: ``zero_one`` (p / 255), ``minus_one_one`` (p / 127.5 - 1), ``raw``,
+            ``imagenet_torch``, ``imagenet_caffe``, ``mean=R,G,B;std=R,G,B`` or an ``arrays.Scaling``. Default: None, which keeps arrays as they are and takes images as ``zero_one`` for a float input and
             ``raw`` for an integer one.
         allow_pickle: whether arrays of Python objects may be unpickled, which runs code. Default: False.
 
@@ -94,7 +95,9 @@ def load_representative(
         >>> [len(batch["image"]) for batch in load_representative(stream, [spec]).batches(4)]
         [4, 1]
     """
-    inputs = _check_arguments(inputs, scaling)
+    inputs, scaling = _check_arguments(inputs, scaling)
+    if isinstance(source, str) and names_a_function(source):
+        source = call_function(source)
     if isinstance(source, str | os.PathLike):
         path = _array_file(Path(source))
         if path.is_dir():
@@ -107,7 +110,7 @@ def load_representative(
 
 
 def load_labelled(
-    source: Any, inputs: Sequence[InputSpec], *, scaling: str | None = None, allow_pickle: bool = False
+    source: Any, inputs: Sequence[InputSpec], *, scaling: str | Scaling | None = None, allow_pickle: bool = False
 ) -> Labelled:
     """Returns samples and their classes, read into memory.
 
@@ -132,8 +135,10 @@ def load_labelled(
         >>> load_labelled({"x": np.zeros((2, 2)), "y": np.eye(2)}, [spec]).y
         array([0, 1])
     """
-    inputs = _check_arguments(inputs, scaling)
+    inputs, scaling = _check_arguments(inputs, scaling)
     y: Any
+    if isinstance(source, str) and names_a_function(source):
+        source = call_function(source)
     if isinstance(source, str | os.PathLike):
         path = _array_file(Path(source))
         if path.is_dir():
@@ -217,6 +222,11 @@ def _read(path: Path, inputs: tuple[InputSpec, ...], allow_pickle: bool) -> tupl
                 f"Store a .npz file with {', '.join(spec.name for spec in inputs)}."
             )
         return {inputs[0].name: read_npy(path, allow_pickle=allow_pickle)}, None
+    if path.suffix in (".tfrecord", ".tfrecords"):
+        raise DataError(
+            f"TFRecords need a feature map. Received: {path} without one. Pass --features=MAP.json, which names the feature "
+            "of each input (tfcompress.tfrecords.load in Python)."
+        )
     if path.suffix != ".npz":
         raise DataError(f"Data must be .npy, .npz or a folder. Received: {path}. Store the samples with np.save.")
     arrays = read_npz(
@@ -251,7 +261,7 @@ def _class_folders(folder: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...
     return [file for group in files for file in group], np.repeat(np.arange(len(names)), [len(f) for f in files]), names
 
 
-def _image_samples(files: list[Path], inputs: tuple[InputSpec, ...], scaling: str | None) -> Samples:
+def _image_samples(files: list[Path], inputs: tuple[InputSpec, ...], scaling: str | Scaling | None) -> Samples:
     if len(inputs) > 1:
         raise DataError(
             f"A folder of images can feed one input. Received: a model with {len(inputs)} inputs. "
@@ -264,7 +274,9 @@ def _image_samples(files: list[Path], inputs: tuple[InputSpec, ...], scaling: st
 # Arrays and streams.
 
 
-def _array_samples(arrays: Batch, inputs: tuple[InputSpec, ...], scaling: str | None, *, place: str) -> Samples:
+def _array_samples(
+    arrays: Batch, inputs: tuple[InputSpec, ...], scaling: str | Scaling | None, *, place: str
+) -> Samples:
     batch = {spec.name: check_shape(arrays[spec.name], spec, place=place) for spec in inputs}
     count = count_samples(batch)
 
@@ -307,10 +319,10 @@ def _stream(source: Any, inputs: tuple[InputSpec, ...]) -> Blocks:
     return blocks
 
 
-def _check_arguments(inputs: Sequence[InputSpec], scaling: str | None) -> tuple[InputSpec, ...]:
+def _check_arguments(
+    inputs: Sequence[InputSpec], scaling: str | Scaling | None
+) -> tuple[tuple[InputSpec, ...], str | Scaling | None]:
     names = [spec.name for spec in inputs]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"inputs must name each input of the model once. Received: {names}.")
-    if scaling is not None and scaling not in SCALINGS:
-        raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}. Received: scaling={scaling!r}.")
-    return tuple(inputs)
+    return tuple(inputs), resolve_scaling(scaling)

@@ -9,10 +9,11 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 import numpy as np
 
-from .arrays import SCALINGS, InputSpec, one_line
+from .arrays import InputSpec, Scaling, one_line, resolve_scaling, scale
 from .errors import DataError
 
 __all__ = ["SUFFIXES", "ImageReader", "find_images"]
@@ -52,8 +53,8 @@ class ImageReader:
     Attributes:
         spec: (batch, height, width, channels) or (batch, height, width); a dynamic height and width keep the
             picture's own size.
-        scaling: ``zero_one``, ``minus_one_one`` or ``raw``; None is ``raw`` for an integer input and ``zero_one``
-            for a float one. Default: None.
+        scaling: a name of ``arrays.SCALINGS``, ``mean=R,G,B;std=R,G,B`` or a ``Scaling``; None is ``raw`` for an
+            integer input and ``zero_one`` for a float one. Default: None.
 
     Raises:
         DataError: the input is not a picture, or scaled pixels are asked for an integer input.
@@ -64,9 +65,10 @@ class ImageReader:
     """
 
     spec: InputSpec
-    scaling: str | None = None
+    scaling: str | Scaling | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scaling", resolve_scaling(self.scaling))
         shape = self.spec.shape[1:]
         is_picture = len(shape) in (2, 3) and (len(shape) == 2 or shape[2] in (None, *_MODES))
         if not is_picture or (shape[0] is None) != (shape[1] is None):
@@ -81,16 +83,21 @@ class ImageReader:
             )
 
     @property
-    def scaling_name(self) -> str:
+    def scaling_name(self) -> str | Scaling:
         """The scaling that is applied: the one asked for, or the default for the input's dtype."""
         return self.scaling or ("zero_one" if self.spec.dtype.kind == "f" else "raw")
 
-    def read(self, path: Path) -> np.ndarray:
+    def read(self, path: Path | BinaryIO, *, place: str | None = None) -> np.ndarray:
         """Returns one picture, shape ``(1, *spec.shape[1:])``, uint8 when raw and float32 when scaled.
+
+        Args:
+            path: a file, or an open one.
+            place: how messages name it. Default: its path.
 
         Raises:
             DataError: the file is missing, corrupt, or unpacks to more pixels than Pillow holds safe.
         """
+        place = place or str(path)
         pillow = _pillow()
         try:
             with warnings.catch_warnings():
@@ -100,16 +107,16 @@ class ImageReader:
                     pixels = self._pixels(image, pillow)
         except (pillow.DecompressionBombWarning, pillow.DecompressionBombError) as error:
             raise DataError(
-                f"A picture must have at most {pillow.MAX_IMAGE_PIXELS} pixels. Received: {path}. Resize or remove it."
+                f"A picture must have at most {pillow.MAX_IMAGE_PIXELS} pixels. Received: {place}. Resize or remove it."
             ) from error
         except (
             Exception
         ) as error:  # broken files end Pillow in many ways: SyntaxError, struct.error, OverflowError, ...
             reason = "not an image" if isinstance(error, pillow.UnidentifiedImageError) else one_line(error)
             raise DataError(
-                f"The picture must be readable. Received: {path} ({reason}). Replace or remove it."
+                f"The picture must be readable. Received: {place} ({reason}). Replace or remove it."
             ) from error
-        return SCALINGS[self.scaling_name](pixels)[None]
+        return scale(pixels, self.scaling_name)[None]
 
     def _pixels(self, image, pillow: ModuleType) -> np.ndarray:
         height, width, *channels = self.spec.shape[1:]

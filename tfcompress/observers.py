@@ -3,14 +3,33 @@
 An observer is a value with four pure functions over an explicit state: ``init``, ``update`` (one batch of values),
 ``merge`` (two states, earlier first) and ``range``. States are small and may be made on different threads and merged.
 Every range contains zero, as TFLite's zero point must be exact. Nothing here runs a model.
+
+``Percentile``, ``MeanSquaredError`` and ``Entropy`` keep a ``histograms.Histogram`` of at most 16 kB: one pass, the same
+for any split of the data into batches and workers. Of a sample with more than ``values_per_sample`` values
+every k-th one is counted, beginning at ``seed``; the extremes are those of all values.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-__all__ = ["OBSERVERS", "MinMax", "MovingAverage", "Observer", "contain_zero"]
+from .clipping import least_divergence, least_squares, percentiles
+from .histograms import Histogram, extremes
+
+__all__ = [
+    "OBSERVERS",
+    "Entropy",
+    "MeanSquaredError",
+    "MinMax",
+    "MovingAverage",
+    "Observer",
+    "Percentile",
+    "contain_zero",
+]
+
+_VALUES_PER_SAMPLE = 1 << 17
 
 
 class Observer(Protocol):
@@ -61,11 +80,12 @@ class MinMax:
 
     def update(self, state: _Extremes, values: np.ndarray) -> _Extremes:
         """Returns the extremes of the state and of ``values``, (samples, ...) float."""
-        return _Extremes(min(state.low, float(values.min())), max(state.high, float(values.max())))
+        return self.merge(state, _Extremes(*extremes(values)))
 
     def merge(self, earlier: _Extremes, later: _Extremes) -> _Extremes:
         """Returns the extremes of both."""
-        return _Extremes(min(earlier.low, later.low), max(earlier.high, later.high))
+        # np.minimum hands NaN on, min() would hide it
+        return _Extremes(float(np.minimum(earlier.low, later.low)), float(np.maximum(earlier.high, later.high)))
 
     def range(self, state: _Extremes) -> tuple[float, float]:
         """Returns the extremes, widened to contain zero."""
@@ -133,4 +153,148 @@ class MovingAverage:
         return contain_zero(*state.average)
 
 
-OBSERVERS: dict[str, Observer] = {"min_max": MinMax(), "moving_average": MovingAverage()}
+@dataclass(frozen=True)
+class _Histogrammed:
+    """What the observers that decide on a histogram have in common."""
+
+    values_per_sample: int | None = _VALUES_PER_SAMPLE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.values_per_sample is not None and self.values_per_sample < 1:
+            raise ValueError(
+                f"values_per_sample must be at least 1, or None for all. Received: {self.values_per_sample!r}."
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0. Received: seed={self.seed!r}.")
+
+    def init(self) -> Histogram:
+        """Returns the state before anything was seen."""
+        return Histogram()
+
+    def update(self, state: Histogram, values: np.ndarray) -> Histogram:
+        """Returns the histogram with ``values``, (samples, ...) float."""
+        return state.add(values, limit=self.values_per_sample, seed=self.seed)
+
+    def merge(self, earlier: Histogram, later: Histogram) -> Histogram:
+        """Returns the histogram of both, exactly that of one pass."""
+        return earlier.merge(later)
+
+
+def _chosen(choose: Callable[..., tuple[float, float]], state: Histogram, *options: float) -> tuple[float, float]:
+    """Returns the chosen range, widened to contain zero; the extremes where they are not finite or nothing was seen."""
+    is_sound = np.isfinite(state.low) and np.isfinite(state.high) and state.total
+    return contain_zero(*(choose(state, *options) if is_sound else (state.low, state.high)))
+
+
+@dataclass(frozen=True)
+class Percentile(_Histogrammed):
+    """The range outside of which at most ``100 - percentile`` % of the values lie at each end: outliers are clipped.
+
+    Exact to 1/1024 of the extremes' width.
+
+    Args:
+        values_per_sample: how many values of a sample are counted; None for all. Default: 131072.
+        seed: where counting begins in a sample, modulo the stride. Default: 0.
+        percentile: in (50, 100]. Default: 99.99.
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    Example:
+        >>> observer = Percentile(percentile=99.0)
+        >>> values = np.append(np.linspace(-1, 1, 999), 100.0)[None]
+        >>> [round(end, 1) for end in observer.range(observer.update(observer.init(), values))]
+        [-1.0, 1.0]
+
+    Source: Wu et al., "Integer quantization for deep learning inference", 2020, https://arxiv.org/abs/2004.09602,
+    section 5.1; theirs is of absolute values, ours of each end.
+    """
+
+    percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 50 < self.percentile <= 100:
+            raise ValueError(
+                f"percentile must be in (50, 100]. Received: percentile={self.percentile!r}. Write 99.99 for 99.99 %."
+            )
+
+    def range(self, state: Histogram) -> tuple[float, float]:
+        """Returns the chosen range, widened to contain zero."""
+        return _chosen(percentiles, state, self.percentile)
+
+
+@dataclass(frozen=True)
+class _ForBits(_Histogrammed):
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 2 <= self.bits <= 16:
+            raise ValueError(f"bits must be from 2 to 16. Received: bits={self.bits!r}.")
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(_ForBits):
+    """The range with the least mean squared error between values and their asymmetric quantization.
+
+    Args:
+        values_per_sample: how many values of a sample are counted; None for all. Default: 131072.
+        seed: where counting begins in a sample, modulo the stride. Default: 0.
+        bits: width of the integers, 2 to 16. Default: 8.
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    Example:
+        >>> observer = MeanSquaredError(bits=2)
+        >>> values = np.append(np.linspace(-1, 1, 10_000), 5.0)[None]
+        >>> low, high = observer.range(observer.update(observer.init(), values))
+        >>> -1 <= low < -0.7 and 0.7 < high < 2
+        True
+
+    Source: Banner et al., "Post training 4-bit quantization of convolutional networks for rapid-deployment", 2019,
+    https://arxiv.org/abs/1810.05723, section 2; theirs fits a distribution, ours takes the histogram itself.
+    """
+
+    def range(self, state: Histogram) -> tuple[float, float]:
+        """Returns the chosen range, widened to contain zero."""
+        return _chosen(least_squares, state, self.bits)
+
+
+@dataclass(frozen=True)
+class Entropy(_ForBits):
+    """The range whose quantized distribution has the least Kullback-Leibler divergence from the values' own.
+
+    Args:
+        values_per_sample: how many values of a sample are counted; None for all. Default: 131072.
+        seed: where counting begins in a sample, modulo the stride. Default: 0.
+        bits: width of the integers, 2 to 16; with more than 10 nothing is clipped, for a histogram has
+            2048 bins at most. Default: 8.
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    Example:
+        >>> observer = Entropy()
+        >>> values = np.append(np.random.default_rng(0).normal(size=10_000), 50.0)[None]
+        >>> low, high = observer.range(observer.update(observer.init(), values))
+        >>> high < 15
+        True
+
+    Source: Migacz, "8-bit inference with TensorRT", GTC 2017; see ``clipping.least_divergence`` for what differs.
+    """
+
+    def range(self, state: Histogram) -> tuple[float, float]:
+        """Returns the chosen range, widened to contain zero."""
+        return _chosen(least_divergence, state, self.bits)
+
+
+OBSERVERS: dict[str, Observer] = {
+    "min_max": MinMax(),
+    "moving_average": MovingAverage(),
+    "percentile": Percentile(),
+    "mean_squared_error": MeanSquaredError(),
+    "entropy": Entropy(),
+}

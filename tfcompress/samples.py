@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from .arrays import InputSpec, fit
+from .arrays import InputSpec, Scaling, fit
 from .errors import DataError
 
 __all__ = ["Batch", "Blocks", "Samples", "count_samples"]
@@ -49,7 +49,7 @@ class Samples:
         *,
         count: int | None = None,
         is_array: bool = False,
-        scaling: str | None = None,
+        scaling: str | Scaling | None = None,
     ):
         if count == 0:
             raise _no_samples()
