@@ -169,7 +169,8 @@ def calibrate(
     states = {index: each.init() for index, each in observers.items()}
     with native_stderr_silenced(debug=debug):
         try:
-            pool = [_Worker(exposed, inputs, observers) for _ in range(workers)]
+            fixed = _fixed_batch(model, inputs)
+            pool = [_Worker(exposed, inputs, observers, fixed) for _ in range(workers)]
             for count, fresh in _in_order(pool, _watched(samples.batches(size), on_inputs)):
                 for index, state in fresh.items():
                     states[index] = observers[index].merge(states[index], state)
@@ -216,13 +217,22 @@ def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
-def _batch_size(model: Any, inputs: Mapping[str, int], wanted: int | None) -> int:
+def _fixed_batch(model: Any, inputs: Mapping[str, int]) -> int | None:
+    """Returns the batch that the file has built in, None where it is free."""
     graph = model.subgraphs[0]
     for index in inputs.values():
         signature = graph.tensors[index].shapeSignature
         if signature is None or not len(signature) or signature[0] != -1:
             shape = graph.tensors[index].shape
             return int(shape[0]) if shape is not None and len(shape) else 1
+    return None
+
+
+def _batch_size(model: Any, inputs: Mapping[str, int], wanted: int | None) -> int:
+    fixed = _fixed_batch(model, inputs)
+    if fixed is not None:
+        return fixed
+    graph = model.subgraphs[0]
     floats = sum(
         int(np.prod(np.abs(graph.tensors[index].shape)))
         for index in flatbuffer.activation_tensors(model)
@@ -234,17 +244,22 @@ def _batch_size(model: Any, inputs: Mapping[str, int], wanted: int | None) -> in
 class _Worker:
     """One interpreter with every wanted tensor as an output."""
 
-    def __init__(self, exposed: bytes, inputs: Mapping[str, int], observers: Mapping[int, Observer]):
+    def __init__(self, exposed: bytes, inputs: Mapping[str, int], observers: Mapping[int, Observer], fixed: int | None):
         from ai_edge_litert.interpreter import Interpreter
 
         self._interpreter = Interpreter(model_content=exposed, num_threads=1)
         self._inputs = inputs
         self._observers = observers
+        self._fixed = fixed
         self._shapes: dict[int, tuple[int, ...]] = {}
 
     def observe(self, batch: Mapping[str, np.ndarray]) -> tuple[int, dict[int, Any]]:
         """Returns the number of samples of ``batch`` and each tensor's state over them alone."""
-        count = count_samples(dict(batch))
+        seen = count = count_samples(dict(batch))
+        if self._fixed is not None and count < self._fixed:  # the last sample fills the batch up: it adds no new value
+            missing = self._fixed - count
+            batch = {name: np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for name, a in batch.items()}
+            count = self._fixed
         shapes = {index: batch[name].shape for name, index in self._inputs.items()}
         if shapes != self._shapes:
             for index, shape in shapes.items():
@@ -258,10 +273,11 @@ class _Worker:
         states = {}
         for index, observer in self._observers.items():
             values = self._interpreter.tensor(index)()
-            values = values.reshape(count, -1) if values.size and values.size % count == 0 else values.reshape(1, -1)
+            by_sample = values.size and values.size % count == 0
+            values = values.reshape(count, -1)[:seen] if by_sample else values.reshape(1, -1)
             states[index] = observer.update(observer.init(), values)
             del values  # the interpreter refuses to run while a view of a tensor lives
-        return count, states
+        return seen, states
 
 
 def _watched(batches: Iterator[Any], on_inputs: Callable[[Any], None] | None) -> Iterator[Any]:

@@ -5,6 +5,8 @@ each range comes from. It does not train and does not measure.
 """
 
 import dataclasses
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,11 +22,14 @@ from . import (
     recipes,
     sources,
     static_shapes,
+    tfrecords,
     verification,
 )
 from . import repair as repairing
 from .account import Conversion, PointCounts
+from .arrays import Scaling
 from .errors import DataError, StrictError
+from .measured_ranges import Calibration
 from .observers import Observer
 from .samples import Samples
 from .targets import TARGETS, Target
@@ -42,7 +47,10 @@ def convert(
     signature: str | None = None,
     ranges: ranging.Choice | None = None,
     observer: str | Observer = "min_max",
-    scaling: str | None = None,
+    overrides: calibrating.Overrides = (),
+    calibration: str | os.PathLike | Calibration | None = None,
+    scaling: str | Scaling | None = None,
+    features: Any = None,
     rules: Any = None,
     backend: str | None = None,
     repair: str | Sequence[str] | None = None,
@@ -67,9 +75,16 @@ def convert(
             "serving_default".
         ranges: "trained" uses the ranges that training stored even if the weights changed since, "calibrated" ignores
             them. Default: the stored ones, refused when they belong to other weights.
-        observer: how calibrated ranges are measured: "min_max", "moving_average" or an ``Observer``. Default: "min_max".
-        scaling: how pixels of images become inputs: "zero_one", "minus_one_one", "raw". Default: see
+        observer: how calibrated ranges are measured: "min_max", "moving_average", "percentile", "mean_squared_error",
+            "entropy" or an ``Observer``. Default: "min_max".
+        overrides: (pattern of tensor names, observer) in order, for tensors that have another one; the last match wins.
+            Default: none.
+        calibration: ranges of this very model that were measured before: a ``Calibration`` or the path of a saved one.
+            Default: none.
+        scaling: how pixels of images become inputs: "zero_one", "minus_one_one", "raw", "imagenet_torch",
+            "imagenet_caffe", "mean=...;std=..." or an ``arrays.Scaling``. Default: see
             ``tfcompress.data.load_representative``.
+        features: which feature of TFRecords feeds which input; see ``tfrecords.load``. Default: none.
         rules: precision of single layers as an ordered list of ``precision.Rule`` or (pattern, op, precision), the last
             match wins, or the path of a ``.json`` or ``.yaml`` file of them. Default: none.
         backend: which quantizer: "tensorflow" or "ai-edge-quantizer". Default: the first, unless int16, int4 or rules
@@ -98,6 +113,9 @@ def convert(
         >>> result.ops, len(result.float_tensors), str(result.points)
         ({'FULLY_CONNECTED': 1}, 0, '0 trained, 2 calibrated, 0 missing')
 
+    Warns:
+        UserWarning: the representative data does not look like what the model was trained on.
+
     Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only
     inference", 2018, https://arxiv.org/abs/1712.05877.
     """
@@ -110,8 +128,11 @@ def convert(
     )
     if chosen is None:
         has_ranges = (source.stored is not None or source.fake_quantized) and ranges != "calibrated"
-        chosen = TARGETS["cpu-int8" if has_ranges or representative_data is not None else "dynamic"]
-    ranging.check_available(source, ranges, chosen, has_data=representative_data is not None)
+        measurable = representative_data is not None or calibration is not None
+        chosen = TARGETS["cpu-int8" if has_ranges or measurable else "dynamic"]
+    saved = Calibration.load(calibration) if isinstance(calibration, str | os.PathLike) else calibration
+    has_data = representative_data is not None or saved is not None
+    ranging.check_available(source, ranges, chosen, has_data=has_data)
     stored = ranging.usable_ranges(source, ranges) if chosen.integer else None
     if repair and chosen.integer and repair != "auto":
         repairing.check_methods([repair] if isinstance(repair, str) else list(repair))
@@ -120,23 +141,37 @@ def convert(
     lowered = _lower(source, stored, chosen, debug)
     samples = None
     if representative_data is not None:
-        samples = ranging.RememberingSamples(
-            data.load_representative(representative_data, lowered.inputs, scaling=scaling, allow_pickle=allow_unsafe),
-            keep=repairing.MOST_SAMPLES if repair else 0,
-        )
+        if features is not None:
+            loaded = tfrecords.load(representative_data, lowered.inputs, features, scaling=scaling)
+        else:
+            loaded = data.load_representative(
+                representative_data, lowered.inputs, scaling=scaling, allow_pickle=allow_unsafe
+            )
+        samples = ranging.RememberingSamples(loaded, keep=repairing.MOST_SAMPLES if repair else 0)
     measured = None
     origins: dict[str, str] = {}
     repairs: tuple[repairing.Step, ...] = ()
+    doubts = None
     points = PointCounts()
     tflite = lowered.content
     if chosen.integer:
         if ranges == "calibrated":
             lowered = dataclasses.replace(lowered, trained={})
-        found, measured, points = ranging.find_ranges(
-            lowered, samples, chosen, source.name, chosen_observer, on_progress, debug
+        outcome = ranging.find_ranges(
+            lowered,
+            samples,
+            chosen,
+            source.name,
+            observer=chosen_observer,
+            overrides=overrides,
+            saved=saved,
+            model=source.value if source.kind == "keras" else None,
+            on_progress=on_progress,
+            debug=debug,
         )
+        found, measured, points, doubts = outcome.ranges, outcome.calibration, outcome.points, outcome.doubts
         origins = quantization.origins(lowered.content, found, lowered.trained, measured.ranges if measured else {})
-        hub = lowered.content
+        hub = outcome.hub or lowered.content
         if repair:
             repaired = _repair(hub, found, samples, chosen, repair, chosen_observer, debug)
             hub, found, repairs = repaired.content, dict(repaired.ranges), repaired.steps
@@ -165,6 +200,8 @@ def convert(
         parity = verification.parity(tflite, lowered.outputs, lowered.reference, samples.first(), debug=debug)
     else:
         verification.run_once(tflite, debug=debug)
+    if doubts:
+        warnings.warn(doubts, stacklevel=2)
     return Conversion(
         tflite,
         source.name,
@@ -177,6 +214,7 @@ def convert(
         quantizer,
         repairs=repairs,
         notes=lowered.notes,
+        warnings=(doubts,) if doubts else (),
         hub=lowered.content,
         samples=samples.first() if samples is not None else None,
         origins=origins,

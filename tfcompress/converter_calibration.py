@@ -27,7 +27,7 @@ from .fingerprints import model_sha256
 from .measured_ranges import Calibration
 from .samples import Samples
 
-__all__ = ["calibrate_by_converter", "inner_tensors_hidden"]
+__all__ = ["calibrate_by_converter", "inner_tensors_hidden", "needs_converter"]
 
 _LOOPS = frozenset(("WHILE", "IF", "STABLEHLO_WHILE", "CALL", "STABLEHLO_COMPOSITE"))
 _FUSED = frozenset(
@@ -61,6 +61,15 @@ def inner_tensors_hidden(content: bytes) -> tuple[str, ...]:
     model = flatbuffer.parse(content)
     inner = any(flatbuffer.type_name(tensor) == "FLOAT32" for graph in model.subgraphs[1:] for tensor in graph.tensors)
     return tuple(name for name in flatbuffer.op_counts(model) if name in _FUSED or (name in _LOOPS and inner))
+
+
+def needs_converter(content: bytes) -> bool:
+    """Returns whether the file has a fused recurrent op, whose inner tensors only TFLiteConverter's calibrator sees.
+
+    Args:
+        content: bytes of a float ``.tflite`` file.
+    """
+    return not _FUSED.isdisjoint(flatbuffer.op_counts(flatbuffer.parse(content)))
 
 
 def calibrate_by_converter(

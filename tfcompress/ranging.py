@@ -4,20 +4,22 @@ Decides and counts; measuring is done in ``calibration``, and which tensors need
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from . import calibration as calibrating
-from . import quantization, sources, verification
+from . import converter_calibration, quantization, sources, suspicion, verification
 from .account import PointCounts
 from .errors import ConversionError
 from .lowering import Lowered
+from .measured_ranges import Calibration
 from .observers import Observer
 from .samples import Batch, Samples
 from .targets import Target
 
-__all__ = ["Choice", "RememberingSamples", "check_available", "find_ranges", "usable_ranges"]
+__all__ = ["Choice", "Found", "RememberingSamples", "check_available", "find_ranges", "usable_ranges"]
 
 Choice = Literal["trained", "calibrated"]
 
@@ -76,28 +78,54 @@ def check_available(source: sources.Source, ranges: Choice | None, target: Targe
         )
 
 
+@dataclass(frozen=True)
+class Found:
+    """Every range of a model, and how it came about.
+
+    Args:
+        ranges: (lowest, highest) by tensor name.
+        points: the counts.
+        calibration: what was measured or loaded, None when all ranges were trained.
+        hub: the float file with ranges written into it where only TFLiteConverter's calibrator sees inside, else None.
+        doubts: what the representative data looks like and should not, None if nothing.
+    """
+
+    ranges: dict[str, tuple[float, float]]
+    points: PointCounts
+    calibration: Calibration | None = None
+    hub: bytes | None = None
+    doubts: str | None = None
+
+
 def find_ranges(
     lowered: Lowered,
     samples: "RememberingSamples | None",
     target: Target,
     name: str,
-    observer: Observer,
-    on_progress: Callable[[int, int | None], None] | None,
-    debug: bool,
-) -> tuple[dict[str, tuple[float, float]], calibrating.Calibration | None, PointCounts]:
-    """Returns the range of every tensor, the calibration behind those that were measured, and the counts.
+    *,
+    observer: Observer | None = None,
+    overrides: calibrating.Overrides = (),
+    saved: Calibration | None = None,
+    model: Any = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
+    debug: bool = False,
+) -> Found:
+    """Returns the range of every tensor: trained ones first, then a saved calibration's, then those measured on data.
 
     Args:
         lowered: the float flatbuffer, with the ranges that training left in it.
         samples: the representative data, None where there is none.
         target: what the file is for.
         name: how messages name the model.
-        observer: what turns values into a range.
-        on_progress: called with (samples calibrated, total or None). Default: None, nothing.
-        debug: whether the interpreter's log lines are shown.
+        observer: what turns values into a range. Default: ``MinMax()``.
+        overrides: (pattern of tensor names, observer) for tensors that have another one. Default: none.
+        saved: a calibration of this very model. Default: none.
+        model: the Keras model, whose normalization layers know what data they were trained on. Default: none.
+        on_progress: called with (samples calibrated, total or None). Default: nothing.
+        debug: whether the interpreter's log lines are shown. Default: False.
 
     Raises:
-        ConversionError: a tensor has no range, or is not finite on the data.
+        ConversionError: a tensor has no range or is not finite on the data, or the calibration is of another model.
         DataError: the data does not fit.
     """
     trained = quantization.complete_ranges(lowered.content, lowered.trained) if lowered.trained else {}
@@ -107,13 +135,20 @@ def find_ranges(
     if not missing and trained:
         if samples is not None:
             samples.read_first()
-        return trained, None, PointCounts(trained=learned)
+        return Found(trained, PointCounts(trained=learned))
+    points = PointCounts(trained=learned, calibrated=len(missing))
+    if saved is not None:
+        calibrating.usable(saved, lowered.content)
+        ranges = quantization.complete_ranges(lowered.content, {**saved.ranges, **trained})
+        if all(tensor in ranges for tensor in missing):
+            return Found(ranges, points, saved)
     if samples is None:
         raise ConversionError(
             f"Every tensor of a {target.name} file needs a range. Received: {name} with {learned} trained and "
             f"{len(missing)} missing ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). "
             "Pass --representative_data=FOLDER_OR_NPZ (representative_data=images) for those."
         )
+    evidence = suspicion.Evidence()
     done = 0
 
     def on_batch(count: int) -> None:
@@ -122,20 +157,18 @@ def find_ranges(
         if on_progress is not None:
             on_progress(done, samples.count)
 
-    measured = calibrating.calibrate(
-        lowered.content,
-        samples,
-        observer=observer,
-        tensors=set(missing) if trained else None,
-        on_batch=on_batch,
-        debug=debug,
-    )
-    found = {**measured.ranges, **trained}
-    return (
-        quantization.complete_ranges(lowered.content, found),
-        measured,
-        PointCounts(trained=learned, calibrated=len(missing)),
-    )
+    seeing: dict[str, Any] = {"on_batch": on_batch, "on_inputs": evidence.add, "debug": debug}
+    hub = None
+    if converter_calibration.needs_converter(lowered.content):
+        hub, measured = converter_calibration.calibrate_by_converter(lowered.content, samples, **seeing)
+    else:
+        wanted = set(missing) if trained else None
+        measured = calibrating.calibrate(
+            lowered.content, samples, observer=observer, overrides=overrides, tensors=wanted, **seeing
+        )
+    doubts = suspicion.doubts(evidence, first=samples.first(), model=model, content=lowered.content)
+    ranges = quantization.complete_ranges(lowered.content, {**measured.ranges, **trained})
+    return Found(ranges, points, measured, hub, doubts)
 
 
 class RememberingSamples(Samples):

@@ -1,14 +1,16 @@
 """``tfcompress convert``: a model file becomes a ``.tflite`` file."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
 
+from ..errors import ConversionError
 from ..files import check_distinct, check_exists, check_writable, write_atomically
 from ..targets import BACKENDS, TARGETS
-from .parsing import help_text, new_flags, parse, parse_shapes, show
+from .parsing import UsageError, help_text, new_flags, parse, parse_overrides, parse_shapes, show
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_string("output", None, "where the .tflite file goes", flag_values=values)
     flags.DEFINE_string(
-        "representative_data", None, "what the model will see: .npy, .npz or a folder of images", flag_values=values
+        "representative_data",
+        None,
+        "what the model will see: .npy, .npz, .tfrecord (with --features), a folder of images, or script.py:function",
+        flag_values=values,
     )
     flags.DEFINE_enum(
         "target",
@@ -57,10 +62,31 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_enum(
-        "observer", "min_max", ["min_max", "moving_average"], "how calibrated ranges are measured", flag_values=values
+        "observer",
+        "min_max",
+        ["min_max", "moving_average", "percentile", "mean_squared_error", "entropy"],
+        "how calibrated ranges are measured",
+        flag_values=values,
     )
-    flags.DEFINE_enum(
-        "scaling", None, ["zero_one", "minus_one_one", "raw"], "how pixels of images become inputs", flag_values=values
+    flags.DEFINE_multi_string(
+        "observe",
+        [],
+        "another observer for some tensors, PATTERN=OBSERVER, for instance *logits*=percentile; the last match wins",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "calibration", None, "ranges of this very model that --save_calibration wrote before", flag_values=values
+    )
+    flags.DEFINE_string("save_calibration", None, "where the measured ranges go, as JSON", flag_values=values)
+    flags.DEFINE_string(
+        "scaling",
+        None,
+        "how pixels of images become inputs: zero_one, minus_one_one, raw, imagenet_torch, imagenet_caffe, or "
+        "mean=R,G,B;std=R,G,B",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "features", None, "a JSON or YAML map from the inputs to the features of .tfrecord files", flag_values=values
     )
     flags.DEFINE_string(
         "rules",
@@ -112,16 +138,25 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     if parse(values, arguments, required=("model", "output")):
         print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
-    check_distinct(model=values.model, output=values.output, json=values.json, report=values.report)
+    check_distinct(
+        model=values.model,
+        output=values.output,
+        json=values.json,
+        report=values.report,
+        save_calibration=values.save_calibration,
+    )
     check_exists(values.model)
     check_writable(values.output, overwrite=values.overwrite)
-    for path in (values.json, values.report):
+    if values.report == "-":
+        raise UsageError("--report must name a file. Received: '-'. --help lists the flags.")
+    for path in (values.json, values.report, values.save_calibration):
         if path and path != "-":
             check_writable(path, overwrite=values.overwrite)
-    with Progress("calibrating", "samples") as progress:
+    with Progress("calibrating", "samples") as progress, warnings.catch_warnings():
         _import_quietly(debug=values.debug)
         from ..conversion import convert
 
+        warnings.filterwarnings("ignore", message="Representative data must look like")  # the account has it
         result = convert(
             values.model,
             target=values.target,
@@ -130,7 +165,10 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             signature=values.signature,
             ranges=values.ranges,
             observer=values.observer,
+            overrides=parse_overrides(values.observe),
+            calibration=values.calibration,
             scaling=values.scaling,
+            features=values.features,
             rules=values.rules,
             backend=values.backend,
             repair="auto" if values.repair == ["auto"] else values.repair or None,
@@ -141,6 +179,12 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             debug=values.debug,
         )
     result.save(values.output, overwrite=values.overwrite)
+    if values.save_calibration:
+        if result.calibration is None:
+            raise ConversionError(
+                "There must be measured ranges to save. Received: a model whose ranges are all trained."
+            )
+        result.calibration.save(values.save_calibration, overwrite=values.overwrite)
     layers: tuple[LayerReport, ...] = ()
     account = result.to_json()
     if values.report or values.json:

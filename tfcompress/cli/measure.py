@@ -28,8 +28,12 @@ def _flags() -> flags.FlagValues:
         "warmup", 10, "untimed runs before the timed ones", lower_bound=0, upper_bound=1_000_000, flag_values=values
     )
     flags.DEFINE_integer("runs", 100, "timed runs", lower_bound=1, upper_bound=1_000_000, flag_values=values)
-    flags.DEFINE_enum(
-        "scaling", None, ["zero_one", "minus_one_one", "raw"], "how pixels of images become inputs", flag_values=values
+    flags.DEFINE_string(
+        "scaling",
+        None,
+        "how pixels of images become inputs: zero_one, minus_one_one, raw, imagenet_torch, imagenet_caffe, or "
+        "mean=R,G,B;std=R,G,B",
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "reset_state",

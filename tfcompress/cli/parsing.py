@@ -11,7 +11,7 @@ from absl import flags
 
 from ..errors import OutputError
 
-__all__ = ["UsageError", "help_text", "new_flags", "parse", "parse_shapes", "show"]
+__all__ = ["UsageError", "help_text", "new_flags", "parse", "parse_overrides", "parse_shapes", "show"]
 
 
 class UsageError(Exception):
@@ -76,6 +76,25 @@ def parse_shapes(entries: Sequence[str]) -> dict[str, tuple[int | None, ...]] | 
         if not name:
             raise UsageError(f"--input_shape must be NAME:1,224,224,3. Received: {entry!r}.")
     return shapes or None
+
+
+def parse_overrides(entries: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns (pattern, observer) pairs from entries like "*logits*=percentile".
+
+    Raises:
+        UsageError: an entry is malformed.
+
+    Example:
+        >>> parse_overrides(["*logits*=percentile"])
+        [('*logits*', 'percentile')]
+    """
+    pairs = []
+    for entry in entries:
+        pattern, equals, observer = entry.rpartition("=")
+        if not pattern or not equals or not observer:
+            raise UsageError(f"--observe must be PATTERN=OBSERVER. Received: {entry!r}.")
+        pairs.append((pattern, observer))
+    return pairs
 
 
 def show(text: str) -> None:
