@@ -71,6 +71,8 @@ def finish(
     graph = parsed.subgraphs[0]
     if not trained:
         flatbuffer.unique_names(parsed)
+    renamed = _name_outputs(parsed, outputs)
+    trained = {renamed.get(name, name): pair for name, pair in (trained or {}).items()}
     flatbuffer.set_signature(parsed, [name for name, _ in inputs], list(outputs))
     specs = []
     for (name, shape), index in zip(inputs, graph.inputs, strict=True):
@@ -87,5 +89,20 @@ def finish(
             )
         specs.append(InputSpec(name, tuple(shape), dtype))
     return Lowered(
-        flatbuffer.pack(parsed), tuple(specs), tuple(outputs), reference, trained or {}, skipped or {}, tuple(notes)
+        flatbuffer.pack(parsed), tuple(specs), tuple(outputs), reference, trained, skipped or {}, tuple(notes)
     )
+
+
+def _name_outputs(parsed: Any, outputs: Sequence[str]) -> dict[str, str]:
+    """Gives output tensors that a trace called "Identity" the names of the outputs; returns the new name by the old."""
+    graph = parsed.subgraphs[0]
+    taken = {flatbuffer.tensor_name(tensor) for tensor in graph.tensors}
+    renamed = {}
+    for index, name in zip(graph.outputs, outputs, strict=True):
+        tensor = graph.tensors[int(index)]
+        old = flatbuffer.tensor_name(tensor)
+        if old.startswith("Identity") and name not in taken:
+            tensor.name = name.encode()
+            taken.add(name)
+            renamed[old] = name
+    return renamed
