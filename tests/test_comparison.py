@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models import striped_pictures, tiny_cnn
-from tfcompress import flatbuffer, isolation
+from tfcompress import child, flatbuffer
 from tfcompress.agreement import compare
 from tfcompress.comparison import layer_errors, layer_reports, ranking
 from tfcompress.conversion import convert
@@ -230,14 +230,14 @@ def test_a_file_that_litert_refuses_is_one_error(shared_data):
 
 def test_errors_come_back_from_the_child(tmp_path):
     with pytest.raises(ModelError, match="must exist"):
-        isolation.call("agreement:answer", {"first": str(tmp_path / "a"), "second": "b"}, place="a")
+        child.call("agreement:answer", {"first": str(tmp_path / "a"), "second": "b"}, place="a")
     with pytest.raises(DeviceError, match="gave no answer"):
-        isolation.call("no_such_module:f", {}, place="a")
+        child.call("no_such_module:f", {}, place="a")
 
 
 def test_a_loop_is_ended(tmp_path):
     with pytest.raises(DeviceError, match="within 0 s"):
-        isolation.call("trial:attempt", {"model": "x"}, place="the file", timeout_seconds=0.01)
+        child.call("trial:attempt", {"model": "x"}, place="the file", timeout_seconds=0.01)
 
 
 def test_layer_errors_are_values(contents):
@@ -265,7 +265,7 @@ def test_mutated_files_end_in_an_answer_or_one_error(contents, tmp_path):
     for changed in _mutations(contents["cpu-int8"], 12):
         path.write_bytes(changed)
         try:
-            answer = isolation.call(
+            answer = child.call(
                 "agreement:answer", {"first": str(whole), "second": str(path)}, place="the files", timeout_seconds=60
             )
             outcomes["answer"] += bool(answer["text"])

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "tfcompress"
 # A module may import modules of a lower rank, and those that stand before it in its own rank. A folder stands for
 # all of its modules, which may import each other. Names of modules that later versions bring do no harm.
 RANKS = {
-    0: """errors files quiet isolation shapes schedules masks affine tensors histograms clipping observers
+    0: """errors files quiet child shapes schedules masks affine tensors histograms clipping observers
           operators targets precision tables listing metrics differences records ranges measured_ranges arrays
           scripts elements images samples data digits""",
     1: "trust signatures legacy fake_quantization rules interception points channels qat pruning distillation zoo",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import isolation
+from . import child
 from .errors import DeviceError, TfcompressError
 
 __all__ = ["Trial", "attempt", "try_file"]
@@ -56,7 +56,7 @@ def try_file(path: str | os.PathLike, *, timeout_seconds: float = TIMEOUT_SECOND
     """
     runtime = f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
     try:
-        found = isolation.call(
+        found = child.call(
             "trial:attempt", {"model": str(path)}, place="the file", timeout_seconds=timeout_seconds, debug=debug
         )
     except DeviceError as error:

@@ -53,7 +53,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         check_writable(values.json, overwrite=values.overwrite)
     for path in values.model:
         _check_header(path)
-    from .. import isolation
+    from .. import child
 
     first, second = values.model
     request = {
@@ -68,7 +68,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         "allow_pickle": values.allow_unsafe,
         "debug": values.debug,
     }
-    found = isolation.call("agreement:answer", request, place=" or ".join(values.model), debug=values.debug)
+    found = child.call("agreement:answer", request, place=" or ".join(values.model), debug=values.debug)
     record = json.dumps(found["json"], indent=2, allow_nan=False) + "\n"
     if values.json == "-":
         sys.stdout.write(record)

@@ -17,7 +17,7 @@ from . import errors
 
 __all__ = ["answer", "call", "last_json_line"]
 
-CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tfcompress.isolation import answer; answer()"
+CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tfcompress.child import answer; answer()"
 TIMEOUT_SECONDS = 600.0
 LONGEST_MESSAGE = 300
 
@@ -45,7 +45,7 @@ def call(
         DeviceError: the child ended by a signal, without an answer, or not in time.
 
     Example:
-        >>> call("isolation:echo", {"a": 1}, place="nothing")
+        >>> call("child:echo", {"a": 1}, place="nothing")
         {'a': 1}
     """
     environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
