@@ -238,7 +238,7 @@ g = m.subgraphMetadata[0]
 i, o = g.inputTensorMetadata[0], g.outputTensorMetadata[0]
 unit = i.processUnits[0]
 print(m.name, m.version, m.description, m.minParserVersion, i.name, i.content.contentPropertiesType,
-      i.content.contentProperties.colorSpace, unit.optionsType, list(unit.options.mean), list(unit.options.std),
+      i.content.contentProperties.colorSpace, unit.optionsType, [float(v) for v in unit.options.mean], [float(v) for v in unit.options.std],
       o.name, o.associatedFiles[0].name, o.associatedFiles[0].type)
 """
     content = DIGITS.read_bytes()

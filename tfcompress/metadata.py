@@ -19,7 +19,7 @@ import numpy as np
 from . import flatbuffer, metadata_tables
 from .errors import ModelError
 
-__all__ = ["LABELS_FILE", "Metadata", "Normalisation", "attach", "read"]
+__all__ = ["LABELS_FILE", "Metadata", "Normalisation", "attach", "check_labels", "read"]
 
 ENTRY = "TFLITE_METADATA"
 RUNTIME_ENTRY = "min_runtime_version"
@@ -153,7 +153,7 @@ def attach(
         ],
     }
     if labels is not None:
-        position = _labelled_output(graph, _checked(labels))
+        position = _labelled_output(graph, check_labels(labels))
         entry = record["subgraph_metadata"][0]["output_tensor_metadata"][position]  # type: ignore[index]
         entry["content"] = {"content_properties": ("FeatureProperties", {})}
         entry["associated_files"] = [{"name": LABELS_FILE, "description": "Names of the classes.", "type": AXIS_LABELS}]
@@ -238,7 +238,13 @@ def _describe_input(name: str, tensor: Any, normalisation: Normalisation | None)
     }
 
 
-def _checked(labels: Sequence[str]) -> Sequence[str]:
+def check_labels(labels: Sequence[str]) -> Sequence[str]:
+    """Returns ``labels`` if each is one line of text, or refuses them with a ``ValueError``.
+
+    Example:
+        >>> check_labels(["no", "yes"])
+        ['no', 'yes']
+    """
     for position, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip() or label.splitlines() != [label] or "\0" in label:
             raise ValueError(
