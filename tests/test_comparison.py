@@ -123,7 +123,7 @@ def test_matching_passes_over_conversions(contents):
 
 
 def test_reports_carry_origins_and_need_no_samples(contents):
-    origins = {"tiny_1/residual_1/Add": "calibrated", "Identity": "trained"}
+    origins = {"tiny_1/residual_1/Add": "calibrated", "logits": "trained"}
     reports = layer_reports(contents["float32"], contents["cpu-int8"], {"image": X[:4]}, origins)
     by_layer = {report.operation.layer: report for report in reports}
     assert by_layer["residual"].origin == "calibrated" and by_layer["logits"].origin == "trained"

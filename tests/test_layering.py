@@ -14,16 +14,17 @@ PACKAGE = ROOT / "tfcompress"
 # A module may import modules of a lower rank, and those that stand before it in its own rank. A folder stands for
 # all of its modules, which may import each other. Names of modules that later versions bring do no harm.
 RANKS = {
-    0: """errors files quiet child shapes schedules masks affine tensors histograms clipping observers
-          operators targets precision tables listing metrics differences records ranges measured_ranges arrays
-          scripts elements images samples data digits""",
+    0: """errors files quiet child shapes schedules masks affine tensors histograms clipping observers operators
+          targets precision tables listing metrics differences records ranges measured_ranges arrays scripts
+          elements images samples data digits""",
     1: "trust signatures legacy fake_quantization rules interception points channels qat pruning distillation zoo",
-    2: """flatbuffer fingerprints interpreter trial stored roles summaries inspection matching pairing detaching
-          losses comparison agreement sources constants static_shapes subgraphs lowered freezing tracing
-          lowering_keras tensorflow_v1 lowering_tensorflow lowering_tflite lowering suspicion tfrecords calibration
-          converter_calibration recipes quantization repair compatibility verification account ranging conversion""",
-    3: "devices measurement",
-    4: "search reporting security",
+    2: """flatbuffer metadata_tables metadata fingerprints interpreter trial stored roles summaries inspection
+          matching pairing detaching losses comparison agreement sources constants static_shapes subgraphs lowered
+          freezing tracing lowering_keras tensorflow_v1 lowering_tensorflow lowering_tflite lowering suspicion
+          tfrecords calibration converter_calibration recipes quantization repair compatibility verification
+          account ranging conversion""",
+    3: "isolation devices measurement",
+    4: "bundle search reporting security",
     5: "__init__ cli demo __main__",
 }
 ORDER = {name: (rank, i) for rank, names in RANKS.items() for i, name in enumerate(names.split())}

@@ -114,11 +114,21 @@ def _indices(array: Any) -> list[int]:
     return [] if array is None else [int(index) for index in array]
 
 
-def pack(model: Any) -> bytes:
-    """Returns the bytes of a ``ModelT``."""
+def pack(model: Any, *, aligned: bool = False) -> bytes:
+    """Returns the bytes of a ``ModelT``.
+
+    Args:
+        model: the file as ``parse`` returns it.
+        aligned: whether constants begin at multiples of 16 bytes, as the schema asks of a finished file
+            (``force_align``) and Python's generated code does not do. Default: False.
+    """
     import flatbuffers
 
-    builder = flatbuffers.Builder(1024)
+    class Aligned(flatbuffers.Builder):
+        def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:
+            return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
+
+    builder = Aligned(1024) if aligned else flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 

@@ -1,0 +1,258 @@
+"""Metadata: what is attached is read back, nothing else changes, and MediaPipe understands it."""
+
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfcompress import flatbuffer, metadata, metadata_tables
+from tfcompress.errors import ModelError
+from tfcompress.interpreter import open_model
+from tfcompress.metadata import Normalisation, attach, read
+
+DIGITS = Path(__file__).resolve().parents[1] / "models" / "digits" / "digits_int8.tflite"
+LABELS = [f"digit {i}" for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return DIGITS.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def attached(digits):
+    name = open_model(digits).inputs[0].name
+    return attach(
+        digits,
+        name="digits",
+        version="1.2",
+        description="Which digit?",
+        normalisation={name: Normalisation(127.5, 127.5)},
+        labels=LABELS,
+    )
+
+
+def test_what_was_attached_is_read_back(digits, attached):
+    before = open_model(digits)
+    assert read(digits) is None
+    assert read(attached) == metadata.Metadata(
+        "digits",
+        "1.2",
+        "Which digit?",
+        (before.inputs[0].name,),
+        (before.outputs[0].name,),
+        {before.inputs[0].name: Normalisation((127.5,), (127.5,))},
+        tuple(LABELS),
+        "1.14.0",
+    )
+
+
+def test_answers_tensors_and_signatures_stay(digits, attached):
+    before, after = open_model(digits), open_model(attached)
+    assert [str(tensor) for tensor in after.inputs + after.outputs] == [
+        str(tensor) for tensor in before.inputs + before.outputs
+    ]
+    values = np.random.default_rng(0).random((20, 8, 8, 1)).astype(np.float32)
+    for name, answer in before.run(values).items():
+        np.testing.assert_array_equal(after.run(values)[name], answer)
+    old, new = flatbuffer.parse(digits), flatbuffer.parse(attached)
+    assert [s.signatureKey for s in new.signatureDefs] == [s.signatureKey for s in old.signatureDefs]
+
+
+def test_the_same_arguments_give_the_same_bytes(digits):
+    first, second = (attach(digits, name="a", version="1", labels=LABELS) for _ in range(2))
+    assert first == second
+
+
+def test_attaching_again_replaces_and_adds_nothing(digits, attached):
+    again = attach(attached, name="other", version="2", labels=LABELS[::-1], min_runtime_version="2.3.0")
+    assert again == attach(again, name="other", version="2", labels=LABELS[::-1])
+    found = read(again)
+    assert (found.name, found.labels[0], found.normalisation) == ("other", "digit 9", {})
+    assert found.min_runtime_version == "2.3.0"
+    assert read(attach(attached, name="bare", version="1")).labels is None
+
+
+def test_constants_are_aligned(attached):
+    model = flatbuffer.parse(attached)
+    base = np.frombuffer(attached, np.uint8).__array_interface__["data"][0]
+    places = [
+        buffer.data.__array_interface__["data"][0] - base
+        for buffer in model.buffers
+        if buffer.data is not None and len(buffer.data)
+    ]
+    assert len(places) > 10
+    assert all(place % 16 == 0 for place in places)
+
+
+def test_labels_lie_in_an_uncompressed_archive(attached, tmp_path):
+    (tmp_path / "m.tflite").write_bytes(attached)
+    with zipfile.ZipFile(tmp_path / "m.tflite") as archive:
+        (info,) = archive.infolist()
+        assert (info.filename, info.compress_type) == ("labels.txt", zipfile.ZIP_STORED)
+        assert archive.read(info).decode() == "".join(f"{label}\n" for label in LABELS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": LABELS[:3]}, "labels must be as many"),
+        ({"labels": []}, "labels must be as many"),
+        ({"labels": ["a\nb", *LABELS[1:]]}, "one line of text"),
+        ({"labels": ["", *LABELS[1:]]}, "one line of text"),
+        ({"labels": [3, *LABELS[1:]]}, "one line of text"),
+        ({"normalisation": {"gone": Normalisation(0, 1)}}, "must name inputs"),
+        ({"normalisation": {"IMAGE": Normalisation((0, 0, 0), (1, 1, 1))}}, "for each channel"),
+    ],
+)
+def test_what_does_not_fit_is_refused(digits, options, message):
+    name = open_model(digits).inputs[0].name
+    if "normalisation" in options and "IMAGE" in options["normalisation"]:
+        options = {"normalisation": {name: options["normalisation"]["IMAGE"]}}
+    with pytest.raises(ValueError, match=message):
+        attach(digits, name="a", version="1", **options)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0, 0), ((0, 0), (1,)), ((), ()), (float("nan"), 1), (0, -1)])
+def test_a_normalisation_is_possible(mean, std):
+    with pytest.raises(ValueError, match="must be"):
+        Normalisation(mean, std)
+
+
+def test_damaged_metadata_is_an_error(attached):
+    model = flatbuffer.parse(attached)
+    for damaged in (b"", b"x" * 100, metadata_tables.encode({"name": "a"})[:20]):
+        metadata._set_entry(model, metadata.ENTRY, damaged)
+        with pytest.raises(ModelError, match="metadata"):
+            read(flatbuffer.pack(model))
+    with pytest.raises(ModelError, match="labels.txt"):
+        read(attached[: attached.rindex(b"PK\5\6")])
+
+
+def test_a_table_named_over_and_over_ends():
+    names = ["x" * 100] * 3
+    content = bytearray(metadata_tables.encode({"subgraph_metadata": [{"name": name} for name in names]}))
+    assert len(metadata_tables.decode(bytes(content))["subgraph_metadata"]) == 3
+    place = bytes(content).index((3).to_bytes(4, "little"))
+    content[place : place + 4] = (2**30).to_bytes(4, "little")
+    with pytest.raises(ModelError, match="damaged"):
+        metadata_tables.decode(bytes(content))
+
+
+# A real consumer, in an environment of its own: TFCOMPRESS_MEDIAPIPE names a Python that has it.
+
+
+def mediapipe_python() -> str:
+    named = os.environ.get("TFCOMPRESS_MEDIAPIPE")
+    if not named:
+        pytest.skip("TFCOMPRESS_MEDIAPIPE names no Python with mediapipe")
+    return named
+
+
+CLASSIFY = """
+import sys, json
+import numpy as np, mediapipe as mp
+from mediapipe.tasks.python import BaseOptions, vision
+options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=sys.argv[1]), max_results=3)
+with vision.ImageClassifier.create_from_options(options) as classifier:
+    for picture in np.load(sys.argv[2]):
+        result = classifier.classify(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(picture)))
+        print("ANSWER", json.dumps([[c.index, c.category_name, c.score] for c in result.classifications[0].categories]))
+"""
+
+
+def coloured_squares(count):
+    """Pictures (count, 32, 32, 3) uint8 of one colour each and its index (red, green, blue)."""
+    random = np.random.default_rng(3)
+    classes = random.integers(0, 3, count)
+    pictures = random.integers(0, 120, (count, 32, 32, 3))
+    pictures[np.arange(count), :, :, classes] += 100
+    return pictures.astype(np.uint8), classes
+
+
+@pytest.fixture(scope="module")
+def colour_model():
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3), name="image"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax", name="head"),
+        ]
+    )
+    model.layers[-1].set_weights([12 * np.eye(3, dtype=np.float32), np.zeros(3, np.float32)])
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["float32", "cpu-uint8-io", "cpu-int8-float-io"])
+def test_mediapipe_loads_the_file_and_answers_with_our_labels(colour_model, target, tmp_path):
+    import json
+
+    import tfcompress as tfc
+
+    python = mediapipe_python()
+    pictures, classes = coloured_squares(6)
+    scaled = pictures.astype(np.float32) / 127.5 - 1
+    result = tfc.convert(colour_model, target=target, representative_data=scaled)
+    labels = ["red", "green", "blue"]
+    path, data = tmp_path / "m.tflite", tmp_path / "pictures.npy"
+    path.write_bytes(
+        attach(
+            result.tflite,
+            name="colours",
+            version="1",
+            labels=labels,
+            normalisation={"image": Normalisation(127.5, 127.5)},
+        )
+    )
+    np.save(data, pictures)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-c", CLASSIFY, path, data], capture_output=True, text=True, check=False, env=environment
+    )
+    answers = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("ANSWER")]
+    assert len(answers) == len(pictures), done.stderr[-2000:]
+    expected = next(iter(open_model(result.tflite).run(scaled).values()))
+    for answer, scores, chosen in zip(answers, expected, classes, strict=True):
+        assert answer[0][1] == labels[chosen]
+        for index, label, score in answer:
+            assert label == labels[index]
+            # One step of an int8 output, plus MediaPipe's own float32 pixel arithmetic.
+            assert score == pytest.approx(scores[index], abs=1.5 / 256)
+
+
+def test_the_schema_is_the_published_one():
+    """Against the generated reader of MediaPipe, which is the schema compiled by flatc."""
+    python = mediapipe_python()
+    code = """
+import sys, struct
+from mediapipe.tasks.metadata import metadata_schema_py_generated as schema
+m = schema.ModelMetadataT.InitFromObj(schema.ModelMetadata.GetRootAsModelMetadata(bytearray(sys.stdin.buffer.read()), 0))
+g = m.subgraphMetadata[0]
+i, o = g.inputTensorMetadata[0], g.outputTensorMetadata[0]
+unit = i.processUnits[0]
+print(m.name, m.version, m.description, m.minParserVersion, i.name, i.content.contentPropertiesType,
+      i.content.contentProperties.colorSpace, unit.optionsType, [float(v) for v in unit.options.mean], [float(v) for v in unit.options.std],
+      o.name, o.associatedFiles[0].name, o.associatedFiles[0].type)
+"""
+    content = DIGITS.read_bytes()
+    name, answer = (tensors[0].name for tensors in (open_model(content).inputs, open_model(content).outputs))
+    finished = attach(
+        content, name="n", version="v", description="d", labels=LABELS, normalisation={name: Normalisation(1, 2)}
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-c", code],
+        input=metadata._entry(flatbuffer.parse(finished), metadata.ENTRY),
+        capture_output=True,
+        check=False,
+        env=environment,
+    )
+    wanted = f"b'n' b'v' b'd' b'1.0.0' {name.encode()} 2 2 1 [1.0] [2.0] {answer.encode()} b'labels.txt' 2"
+    assert done.stdout.decode().strip() == wanted, done.stderr.decode()[-2000:]
