@@ -8,6 +8,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import calibration as calibrating
@@ -16,6 +17,7 @@ from . import (
     constants,
     data,
     lowering,
+    metadata,
     precision,
     quantization,
     ranging,
@@ -27,7 +29,7 @@ from . import (
 )
 from . import repair as repairing
 from .account import Conversion, PointCounts
-from .arrays import Scaling
+from .arrays import SCALINGS, Scaling, resolve_scaling
 from .errors import DataError, StrictError
 from .measured_ranges import Calibration
 from .observers import Observer
@@ -56,6 +58,9 @@ def convert(
     repair: str | Sequence[str] | None = None,
     strict: bool | None = None,
     allow_float: Sequence[str] = (),
+    name: str | None = None,
+    version: str = "1",
+    labels: Sequence[str] | None = None,
     allow_unsafe: bool = False,
     on_progress: Callable[[int, int | None], None] | None = None,
     debug: bool = False,
@@ -95,6 +100,9 @@ def convert(
             for every integer target.
         allow_float: shell patterns of operators that TFLite has in float only and strict mode lets pass, such as
             "NON_MAX_SUPPRESSION*" or "RFFT*". Default: none.
+        name: the model's name in the file's metadata. Default: that of the model or of its file.
+        version: its version there. Default: "1".
+        labels: names of the classes in order of their index, packed into the file. Default: none.
         allow_unsafe: whether a file may bring code or pickles along. Default: False.
         on_progress: called with (samples calibrated, total or None) now and then. Default: nothing.
         debug: whether TensorFlow's log lines are shown. Default: False.
@@ -190,6 +198,13 @@ def convert(
         tflite = recipes.quantize_weights(lowered.content, chosen)
     if chosen.static:
         tflite = static_shapes.fix_batch(tflite, place=source.name, debug=debug)
+    tflite = metadata.attach(
+        tflite,
+        name=name or Path(source.name).stem,
+        version=version,
+        normalisation=_normalisation(lowered, scaling),
+        labels=labels,
+    )
     compatibility.check(tflite, chosen, source.name)
     kept = recipes.float_operators(lowered.content, precision_rules) if precision_rules else set()
     forbidden = verification.forbidden_floats(tflite, chosen, allow_float=allow_float, kept=kept)
@@ -219,6 +234,31 @@ def convert(
         samples=samples.first() if samples is not None else None,
         origins=origins,
     )
+
+
+_PLAIN_SCALINGS = {"raw": (0.0, 1.0), "zero_one": (0.0, 255.0), "minus_one_one": (127.5, 127.5)}
+
+
+def _normalisation(
+    lowered: lowering.Lowered, scaling: str | Scaling | None
+) -> dict[str, metadata.Normalisation] | None:
+    """Returns by input name how pixels become the input, where the caller said so and metadata has words for it."""
+    named = resolve_scaling(scaling)
+    if isinstance(named, str) and named in _PLAIN_SCALINGS:
+        mean, deviation = _PLAIN_SCALINGS[named]
+        value = metadata.Normalisation((mean,), (deviation,))
+    else:
+        pixels = SCALINGS[named] if isinstance(named, str) else named
+        if not isinstance(pixels, Scaling) or pixels.bgr:
+            return None  # nothing was said, or blue comes first, for which metadata has no word
+        channels = max(len(pixels.mean), len(pixels.std))
+        mean_of_each, std_of_each = (
+            values * channels if len(values) == 1 else values for values in (pixels.mean, pixels.std)
+        )
+        if min(std_of_each) <= 0:
+            return None
+        value = metadata.Normalisation(mean_of_each, std_of_each)
+    return {spec.name: value for spec in lowered.inputs}
 
 
 def _repair(

@@ -161,7 +161,7 @@ def _run(folder: Path, seed: int, *, debug: bool) -> None:
     except OSError as error:
         raise OutputError(f"The output folder cannot be made: {folder} ({error.strerror}). Choose another.") from error
     say("Loading TensorFlow ...")
-    from .lowering import converter_silenced
+    from .quiet import converter_silenced
 
     with converter_silenced(debug=debug):
         import tensorflow  # noqa: F401

@@ -235,7 +235,7 @@ def _call(function_path: str, request: Any, report: Reporter, debug: bool) -> di
     module, _, function = function_path.partition(":")
     try:
         return {"result": getattr(importlib.import_module(module), function)(request, report)}
-    except Exception as error:  # the boundary of the process: the parent raises it again
+    except Exception as error:  # noqa: BLE001 - the boundary of the process: the parent raises it again
         if debug:
             import traceback
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from . import flatbuffer, recipes
 from .errors import ConversionError
-from .lowering import converter_silenced
 from .precision import Rule
+from .quiet import converter_silenced
 from .targets import BACKENDS, Backend, Target
 
 __all__ = ["complete_ranges", "needed_ranges", "origins", "quantize", "resolve_backend"]

@@ -2,19 +2,17 @@
 
 import json
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from ..errors import ConversionError
+from ..errors import ConversionError, DataError
 from ..files import check_distinct, check_exists, check_writable, write_atomically
 from ..targets import BACKENDS, TARGETS
 from .parsing import UsageError, help_text, new_flags, parse, parse_overrides, parse_shapes, show
 from .progress import Progress
-
-if TYPE_CHECKING:
-    from ..comparison import LayerReport
 
 __all__ = ["SUMMARY", "run"]
 
@@ -122,6 +120,19 @@ def _flags() -> flags.FlagValues:
         "load files that bring code or pickles along; only from people you trust",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "labels", None, "a text file with one class name a line, packed into the file", flag_values=values
+    )
+    flags.DEFINE_string(
+        "name", None, "the model's name in the file's metadata. Without it the file's", flag_values=values
+    )
+    flags.DEFINE_string("version", "1", "the model's version in the file's metadata", flag_values=values)
+    flags.DEFINE_string(
+        "bundle",
+        None,
+        "also write a folder for the device: file, labels, model card, C array, Python and Kotlin with its scales",
+        flag_values=values,
+    )
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
     flags.DEFINE_string(
         "report", None, "also write the account as a self-contained HTML page, layer by layer", flag_values=values
@@ -152,53 +163,110 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     for path in (values.json, values.report, values.save_calibration):
         if path and path != "-":
             check_writable(path, overwrite=values.overwrite)
-    with Progress("calibrating", "samples") as progress, warnings.catch_warnings():
-        _import_quietly(debug=values.debug)
-        from ..conversion import convert
+    request = {
+        "model": values.model,
+        "target": values.target,
+        "representative_data": values.representative_data,
+        "input_shapes": parse_shapes(values.input_shape),
+        "signature": values.signature,
+        "ranges": values.ranges,
+        "observer": values.observer,
+        "overrides": parse_overrides(values.observe),
+        "calibration": values.calibration,
+        "scaling": values.scaling,
+        "features": values.features,
+        "rules": values.rules,
+        "backend": values.backend,
+        "repair": "auto" if values.repair == ["auto"] else values.repair or None,
+        "allow_float": values.allow_float,
+        "strict": None if values.strict else False,
+        "name": values.name,
+        "version": values.version,
+        "labels": _labels(values.labels),
+        "allow_unsafe": values.allow_unsafe,
+        "debug": values.debug,
+    }
+    if values.bundle:
+        from ..bundle import check_folder
 
+        check_folder(Path(values.bundle), overwrite=values.overwrite)
+    from ..isolation import run_isolated
+
+    # In a process of its own: what crashes inside the native converter must not take files or the terminal with it.
+    with Progress("calibrating", "samples") as progress, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Representative data must look like")  # the account has it
-        result = convert(
-            values.model,
-            target=values.target,
-            representative_data=values.representative_data,
-            input_shapes=parse_shapes(values.input_shape),
-            signature=values.signature,
-            ranges=values.ranges,
-            observer=values.observer,
-            overrides=parse_overrides(values.observe),
-            calibration=values.calibration,
-            scaling=values.scaling,
-            features=values.features,
-            rules=values.rules,
-            backend=values.backend,
-            repair="auto" if values.repair == ["auto"] else values.repair or None,
-            allow_float=values.allow_float,
-            strict=None if values.strict else False,
-            allow_unsafe=values.allow_unsafe,
+        wants_layers = bool(values.report or values.json)
+        result, layers = run_isolated(
+            "tfcompress.cli.convert:convert_in_child",
+            {"arguments": request, "layers": wants_layers},
             on_progress=progress,
             debug=values.debug,
         )
+    if values.save_calibration and result.calibration is None:
+        raise ConversionError("There must be measured ranges to save. Received: a model whose ranges are all trained.")
     result.save(values.output, overwrite=values.overwrite)
     if values.save_calibration:
-        if result.calibration is None:
-            raise ConversionError(
-                "There must be measured ranges to save. Received: a model whose ranges are all trained."
-            )
         result.calibration.save(values.save_calibration, overwrite=values.overwrite)
-    layers: tuple[LayerReport, ...] = ()
+    written = [values.output]
+    if values.bundle:
+        from .. import bundle
+
+        facts = dict(line.split(maxsplit=1) for line in str(result).splitlines()[1:])
+        bundle.write(
+            result.tflite,
+            values.bundle,
+            source=values.model,
+            target=result.target.name,
+            facts=facts,
+            labels=request["labels"],
+            samples=result.samples,
+            overwrite=values.overwrite,
+        )
+        written.append(values.bundle)
     account = result.to_json()
-    if values.report or values.json:
+    if wants_layers:
         from ..reporting.layers import conversion_record, conversion_report
 
-        layers = result.layers(debug=values.debug)
         account = conversion_record(result, layers)
         if values.report:
             conversion_report(result, values.report, layers=layers, overwrite=values.overwrite)
+            written.append(values.report)
     record = json.dumps({**account, "output": values.output}, indent=2)
     if values.json and values.json != "-":
         write_atomically(values.json, record + "\n", overwrite=values.overwrite)
-    show(record if values.json == "-" else f"{result}\nwrote    {values.output}")
+    show(record if values.json == "-" else f"{result}\nwrote    {', '.join(written)}")
     return 0
+
+
+def convert_in_child(request: Mapping[str, Any], report: Callable[[int, int | None], None]) -> tuple[Any, tuple]:
+    """Returns the conversion and, where asked for, its layers; runs in the child process.
+
+    Args:
+        request: "arguments" of ``conversion.convert``, and "layers", whether they are wanted.
+        report: called with (samples calibrated, total or None).
+    """
+    debug = request["arguments"]["debug"]
+    _import_quietly(debug=debug)
+    from ..conversion import convert
+
+    arguments = dict(request["arguments"])
+    result = convert(arguments.pop("model"), on_progress=report, **arguments)
+    return result, result.layers(debug=debug) if request["layers"] else ()
+
+
+def _labels(path: str | None) -> list[str] | None:
+    """Returns the lines of a text file of class names."""
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            labels = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no text"
+        raise DataError(f"The labels must be readable. Received: {path} ({reason}). Check the path.") from error
+    while labels and not labels[-1].strip():
+        labels.pop()
+    return labels
 
 
 def _import_quietly(*, debug: bool) -> None:
