@@ -97,3 +97,71 @@ def test_the_toolkits_schedules_are_accepted_as_they_are():
 def test_wrong_frequency(frequency):
     with pytest.raises(ValueError, match="frequency must be"):
         tfc.MagnitudePruning(0.5, frequency=frequency)
+
+
+def kernel_zeros(model):
+    kernels = [w for w in model.weights if w.path.endswith("kernel")]
+    return [float(np.mean(np.asarray(kernel) == 0)) for kernel in kernels]
+
+
+def test_averaged_weights_stay_sparse():
+    model = tiny_cnn()
+    model.compile(keras.optimizers.Adam(3e-3, use_ema=True), "mse")
+    x, y = np.random.rand(64, 8, 8, 2).astype("float32"), np.random.rand(64, 3)
+    model.fit(x, y, epochs=2, verbose=0, callbacks=[tfc.MagnitudePruning(0.75)])
+    assert min(kernel_zeros(model)) >= 0.74
+
+
+def test_restored_weights_are_masked_again():
+    model = compiled(tiny_cnn())
+    stop = keras.callbacks.EarlyStopping("loss", mode="max", patience=9, restore_best_weights=True)  # the first epoch
+    schedule = tfc.schedules.Polynomial(final=0.75, begin=0, end=9)
+    x, y = striped_pictures(64)
+    model.fit(x, y, epochs=5, verbose=0, callbacks=[stop, tfc.MagnitudePruning(schedule, frequency=1)])
+    assert min(kernel_zeros(model)) >= 0.74
+
+
+def test_a_schedule_begins_anew_in_each_fit():
+    class Toolkit:
+        def __call__(self, step):
+            return step >= 3, 0.5
+
+    pruning = tfc.MagnitudePruning(Toolkit(), frequency=1)
+    x, y = striped_pictures(64)
+    for seed in range(2):
+        model = compiled(tiny_cnn(seed))
+        seen = []
+        watch = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, m=model, s=seen: s.append(max(kernel_zeros(m)))
+        )
+        model.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=[pruning, watch])
+        assert max(seen[:2]) < 0.1 and seen[-1] >= 0.49
+
+
+def test_what_an_exception_left_does_not_nest():
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    model = compiled(tiny_cnn())
+    x, y = striped_pictures(64)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, epochs=2, verbose=0, callbacks=[tfc.MagnitudePruning(0.75), Stop()])
+    model.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in model.get_weights()])
+    model.fit(x, y, epochs=1, verbose=0, callbacks=[tfc.MagnitudePruning(0.25)])
+    assert max(kernel_zeros(model)) < 0.3
+    assert all(getattr(w, "constraint", None) is None for w in model.trainable_weights)
+
+
+@pytest.mark.parametrize("schedule", [lambda step: 0.2 if step < 100 else 2.0, [0.1, 0.2, 0.3, 0.4, 0.5].__getitem__])
+def test_schedules_need_not_look_far_ahead(schedule):
+    model = compiled(tiny_cnn())
+    x, y = striped_pictures(64)
+    model.fit(x, y, batch_size=16, epochs=1, verbose=0, callbacks=[tfc.MagnitudePruning(schedule, frequency=1)])
+    assert all(getattr(w, "constraint", None) is None for w in model.trainable_weights)
+
+
+@pytest.mark.parametrize("arguments", [{"mask": "magnitude"}, {"layers": 3}, {"layers": []}])
+def test_wrong_arguments_are_refused_at_once(arguments):
+    with pytest.raises(TypeError, match="Received"):
+        tfc.MagnitudePruning(0.5, **arguments)

@@ -264,3 +264,86 @@ def test_the_file_answers_as_the_fake_quantized_model(build):
     assert result.points.calibrated == 0
     assert np.mean(answers.argmax(1) == expected.argmax(1)) >= 0.998
     assert np.mean(steps > 1.01) < 0.01  # integer requantization may be a step off in any layer, seldom more in the end
+
+
+def two_inputs():
+    b, a = keras.Input((8, 8, 2), name="b"), keras.Input((3,), name="a")
+    x = layers.Concatenate()([layers.Flatten()(b), layers.Dense(4, name="side")(a)])
+    return compiled(keras.Model([b, a], layers.Dense(3, name="head")(x)))
+
+
+def test_inputs_by_name_keep_their_own_ranges():
+    model, qat = two_inputs(), tfc.QuantizationAwareTraining()
+    side = np.random.default_rng(0).normal(0, 20, (len(X), 3)).astype("float32")
+    model.fit({"a": side, "b": X}, Y, epochs=2, verbose=0, callbacks=[qat])
+    assert qat.ranges["input:a"][1] > 10 > qat.ranges["input:b"][1]
+    by_name = model.predict({"a": side, "b": X}, verbose=0, callbacks=[qat])
+    np.testing.assert_array_equal(by_name, model.predict([X, side], verbose=0, callbacks=[qat]))
+
+
+def test_a_resumed_fit_learns_ranges():
+    model, qat = compiled(tiny_cnn()), tfc.QuantizationAwareTraining()
+    history = model.fit(X, Y, initial_epoch=4, epochs=6, verbose=0, callbacks=[qat])
+    assert qat.ranges
+    assert history.history["loss"][-1] < np.log(3)
+    late = tfc.QuantizationAwareTraining(begin_epoch=1, freeze_epoch=3)
+    model.fit(X, Y, initial_epoch=3, epochs=4, verbose=0, callbacks=[late])
+    assert late.ranges
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_an_exception_elsewhere_is_put_right_by_the_next_use(tmp_path):
+    model = compiled(tiny_cnn())
+    qat = tfc.QuantizationAwareTraining()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, epochs=2, verbose=0, callbacks=[qat, Stop()])
+    learned = qat.ranges
+    result = tfc.convert(model)
+    assert result.points.missing == 0 and result.points.trained
+    plain = model.predict(X, verbose=0)
+    np.testing.assert_allclose(keras.models.clone_model(model).get_weights()[0].shape, model.get_weights()[0].shape)
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path / "m.keras").predict(X, verbose=0), plain, atol=1e-5)
+    assert qat.ranges == learned
+    model.fit(X, Y, epochs=1, verbose=0, callbacks=[qat])
+
+
+def test_a_late_begin_survives_an_interrupted_fit():
+    model, qat = compiled(tiny_cnn()), tfc.QuantizationAwareTraining(begin_epoch=1)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, epochs=2, verbose=0, callbacks=[qat, Stop()])
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[qat])
+    assert qat.ranges
+
+
+def test_each_model_keeps_its_own_ranges():
+    first, second, qat = compiled(tiny_cnn()), compiled(tiny_cnn(1)), tfc.QuantizationAwareTraining()
+    first.fit(X, Y, epochs=1, verbose=0, callbacks=[qat])
+    of_first = qat.ranges
+    second.fit(X * 10, Y, epochs=1, verbose=0, callbacks=[qat])
+    assert trained_ranges(first).ranges == of_first != trained_ranges(second).ranges
+    assert tfc.convert(first).points.missing == 0
+
+
+def test_an_evaluation_after_a_fit_that_did_not_start_is_refused():
+    model, qat = compiled(tiny_cnn()), tfc.QuantizationAwareTraining()
+    with pytest.raises(ValueError, match="pattern"):
+        model.fit(X, Y, verbose=0, callbacks=[qat, tfc.MagnitudePruning(0.5, layers="nope")])
+    with pytest.raises(TrainingError, match="learned no ranges"):
+        model.evaluate(X, Y, verbose=0, callbacks=[qat])
+
+
+def test_a_begin_after_the_end_is_one_warning():
+    with pytest.warns(UserWarning, match="no range was learned"):
+        compiled(tiny_cnn()).fit(X, Y, epochs=1, verbose=0, callbacks=[tfc.QuantizationAwareTraining(begin_epoch=5)])
+
+
+def test_either_order_with_pruning_converts():
+    model = compiled(tiny_cnn())
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.5, begin=0, end=6), frequency=100)
+    model.fit(X, Y, epochs=3, verbose=0, callbacks=[tfc.QuantizationAwareTraining(), pruning])
+    assert tfc.convert(model).points.missing == 0

@@ -16,6 +16,7 @@ __all__ = [
     "Interception",
     "attach_asset",
     "call_with_weights",
+    "forget_functions",
     "in_float32",
     "layer_paths",
     "restore",
@@ -211,7 +212,16 @@ def restore(model: keras.Model) -> bool:
             del vars(layer)["call"]
         else:
             vars(layer)["call"] = mark[0]
+    if found:
+        forget_functions(model)
     return found
+
+
+def forget_functions(model: keras.Model) -> None:
+    """Drops what Keras compiled from ``model``'s calls as they were; it is made again when it is next needed."""
+    for name in ("train_function", "test_function", "predict_function"):
+        if getattr(model, name, None) is not None:
+            setattr(model, name, None)
 
 
 def call_with_weights(call: Callable[..., Any], mapping: list[tuple[Any, Any]], args: tuple, kwargs: dict) -> Any:

@@ -43,6 +43,9 @@ def prunable_weights(model: keras.Model) -> dict[str, Any]:
     return found
 
 
+_LAST_STEP = 10**9  # later than any training
+
+
 class MagnitudePruning(keras.callbacks.Callback):
     """Sets the smallest weights of each layer to zero while the model trains, more of them as the schedule climbs.
 
@@ -86,9 +89,17 @@ class MagnitudePruning(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.schedule = schedules.resolve(schedule)
+        self._given = schedule
         if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
             raise ValueError(f"frequency must be a number of steps from 1 on. Received: frequency={frequency!r}.")
         check_backend()
+        if not callable(mask):
+            raise TypeError(f"mask must be a function such as tfcompress.masks.magnitude. Received: mask={mask!r}.")
+        if not (layers is None or callable(layers) or isinstance(layers, str | list | tuple) and len(layers)):
+            raise TypeError(
+                f"layers must be a pattern, a list of patterns or a function. Received: layers={layers!r}. Leave it out "
+                "for all."
+            )
         self.layers = layers
         self.frequency = frequency
         self.mask = mask
@@ -104,8 +115,11 @@ class MagnitudePruning(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Puts an all-ones mask on each chosen weight."""
         self._release()
+        self.schedule = schedules.resolve(self._given)  # some schedules remember where they were
         for name, variable in self._chosen().items():
             former = variable.constraint
+            while isinstance(former, _Masked):  # an exception kept its callback from taking it off
+                former = former.former
             with self.model.distribute_strategy.scope():
                 mask = keras.Variable(
                     np.ones(variable.shape, np.float32), trainable=False, dtype=variable.dtype, name="pruning_mask"
@@ -122,7 +136,9 @@ class MagnitudePruning(keras.callbacks.Callback):
             self._move(step)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Reports the sparsity over all pruned weights."""
+        """Reports the sparsity over all pruned weights, and moves the masks a last time before training ends."""
+        if epoch + 1 == self.params.get("epochs"):
+            self._move(int(self.model.optimizer.iterations))
         if logs is not None and self._pruned:
             zeros = sum(int(np.sum(np.asarray(variable) == 0)) for variable, _, _ in self._pruned.values())
             logs["sparsity"] = zeros / sum(
@@ -131,17 +147,42 @@ class MagnitudePruning(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the masks off; the zeros stay."""
-        self._move(int(self.model.optimizer.iterations))
-        final = self.schedule(10**9)
-        if self._sparsity < final:
-            warnings.warn(
-                f"The training ended at sparsity {self._sparsity:.1%}; the schedule would reach {final:.1%}. "
-                "Train for more steps or end the schedule earlier.",
-                stacklevel=2,
-            )
+        try:
+            self._move(int(self.model.optimizer.iterations))
+            self._apply()  # averaged or restored weights may have come in between
+            reached = min(self.sparsity.values(), default=0.0)
+            final = self._final()
+            if final is not None and round(reached, 3) < round(final, 3) and self._sparsity < final:
+                warnings.warn(
+                    f"The training ended at sparsity {reached:.1%}; the schedule would reach {final:.1%}. "
+                    "Train for more steps or end the schedule earlier.",
+                    stacklevel=2,
+                )
+        finally:
+            self._release(keep=True)
+
+    def remove(self) -> None:
+        """Takes the masks off a model that an exception in ``fit`` left masked; the zeros stay."""
         self._release(keep=True)
 
+    def set_model(self, model: keras.Model) -> None:
+        """Learns which model comes; what an exception left on the last one is taken off."""
+        self._release(keep=True)
+        super().set_model(model)
+
+    def _final(self) -> float | None:
+        """Returns what the schedule comes to, None for one that does not tell so far ahead."""
+        try:
+            return float(schedules.resolve(self._given)(_LAST_STEP))
+        except (ValueError, TypeError, IndexError, KeyError, OverflowError, ArithmeticError):
+            return None
+
     def _chosen(self) -> dict[str, Any]:
+        if not self.model.built:
+            raise TrainingError(
+                f"The model must be built before it is pruned. Received: {self.model.name!r}, not built. Begin it with a "
+                "keras.Input or call it once on a batch of data."
+            )
         weights = prunable_weights(self.model)
         if not weights:
             raise TrainingError(
@@ -174,10 +215,13 @@ class MagnitudePruning(keras.callbacks.Callback):
         if sparsity == self._sparsity:
             return
         for variable, mask, _ in self._pruned.values():
-            values = np.asarray(variable)
-            mask.assign(self.mask(values, sparsity))
-            variable.assign(values * np.asarray(mask))
+            mask.assign(self.mask(np.asarray(variable), sparsity))
+        self._apply()
         self._sparsity, self._moved_at = sparsity, step
+
+    def _apply(self) -> None:
+        for variable, mask, _ in self._pruned.values():
+            variable.assign(np.asarray(variable) * np.asarray(mask))
 
     def _release(self, *, keep: bool = False) -> None:
         for variable, _, former in self._pruned.values():
@@ -185,7 +229,7 @@ class MagnitudePruning(keras.callbacks.Callback):
                 variable.constraint = former
         if not keep:
             self._pruned = {}
-        elif self.model is not None:
+        elif self._pruned and self.model is not None:
             self.model.train_function = None
 
 
@@ -194,10 +238,10 @@ class _Masked:
 
     def __init__(self, mask: Any, former: Callable[[Any], Any] | None) -> None:
         self._mask = mask
-        self._former = former
+        self.former = former
 
     def __call__(self, variable: Any) -> Any:
-        value = variable if self._former is None else self._former(variable)
+        value = variable if self.former is None else self.former(variable)
         return keras.ops.multiply(value, self._mask)
 
 

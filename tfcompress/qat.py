@@ -5,13 +5,16 @@ point (see ``points``) passes a range tracker. What it learns, the ranges, trave
 convert anything.
 """
 
+import functools
+import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from . import fake_quantization, interception, points
+from . import fake_quantization, interception, points, signatures
 from .errors import TrainingError
 from .ranges import RangeAsset, TrainedRanges, hash_weights
 
@@ -93,8 +96,10 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self._learning: Any = None
         self._interception: interception.Interception | None = None
         self._training_now = False
+        self._training_call = False
         self._fitting = False
-        self._frozen: TrainedRanges | None = None
+        self._first_epoch = 0
+        self._frozen: weakref.WeakKeyDictionary[keras.Model, TrainedRanges] = weakref.WeakKeyDictionary()
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -109,19 +114,35 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     def remove(self, model: keras.Model | None = None) -> None:
         """Makes ``model`` (default: the last one trained) the float model again, also after an exception in ``fit``."""
         model = model if model is not None else self._planned_for
-        if model is not None and interception.restore(model):
-            _forget_functions(model)
+        if self._fitting and self._planned_for is not None:
+            self._keep(self._planned_for)
+        if model is not None:
+            interception.restore(model)
         self._fitting = False
+
+    def set_model(self, model: keras.Model) -> None:
+        """Learns which model comes; Keras calls it before each ``fit``, ``evaluate`` and ``predict``.
+
+        What an exception outside the training step left behind is put right here.
+        """
+        if self._fitting:
+            self.remove()
+        super().set_model(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Prepares the trackers; the fake quantization starts with ``begin_epoch``."""
         self.remove(self.model)
         self._prepare()
         self._fitting = True
-        interception.attach_asset(self.model, RangeAsset(self._current))
+        self._first_epoch = -1
+        interception.attach_asset(self.model, RangeAsset(functools.partial(self._current, weakref.ref(self.model))))
+        if self.model.train_function is None:
+            self.model.make_train_function(force=True)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Starts the fake quantization and stops the learning of ranges at their epochs."""
+        if self._first_epoch < 0:
+            self._first_epoch = epoch
         if epoch >= self.begin_epoch and not self._interception.installed:  # type: ignore[union-attr]
             self._install()
             self.model.make_train_function(force=True)
@@ -138,8 +159,13 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the hands off: the model is plain again and keeps its ranges as an asset."""
-        self._frozen = self._snapshot()
         self.remove(self.model)
+        if not self.ranges:
+            warnings.warn(
+                f"Quantization-aware training must begin before the last epoch. Received: begin_epoch={self.begin_epoch}, "
+                "and no range was learned. Begin earlier or train for more epochs.",
+                stacklevel=2,
+            )
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Fake-quantizes an evaluation that is not part of a ``fit``."""
@@ -169,7 +195,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if self.freeze_epoch is not None:
             return self.freeze_epoch
         epochs = int(self.params.get("epochs") or 0)
-        return epochs - 1 if epochs - self.begin_epoch >= 3 else epochs
+        learning = epochs - max(self.begin_epoch, self._first_epoch)
+        return epochs - 1 if learning >= 3 else epochs
 
     def _prepare(self) -> None:
         import tensorflow as tf
@@ -178,7 +205,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             return
         self.plan = points.plan(self.model)
         self._planned_for = self.model
-        self._frozen = None
+        self._input_points = dict(zip(signatures.input_keys(self.model), self.plan.inputs, strict=True))
         with self.model.distribute_strategy.scope():
             self._learning = tf.Variable(True, trainable=False, name="qat_learning")
             self._trackers = {
@@ -200,7 +227,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
     def _install(self) -> None:
         self._interception.install()  # type: ignore[union-attr]
-        _forget_functions(self.model)
+        interception.forget_functions(self.model)
 
     def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Keras calls no ``on_train_end`` after an exception: a step that fails takes the interception off itself."""
@@ -220,14 +247,21 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     def _on_model(self, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
         training = kwargs.get("training")
         self._training_call = self._training_now if training is None else bool(training)
+        if not args and "inputs" in kwargs:  # a train_step of the user's own may call by name
+            kwargs = dict(kwargs)
+            args = (kwargs.pop("inputs"),)
+        return call(self._quantized_inputs(args[0]), *args[1:], **kwargs) if args else call(**kwargs)
+
+    def _quantized_inputs(self, inputs: Any) -> Any:
+        """Returns the model's inputs on the grids of their points: those of a dictionary by name, others by position."""
+
+        def quantize(tensor: Any, point: str | None) -> Any:
+            return tensor if point is None else self._track(point, tensor)
+
+        if isinstance(inputs, dict) and set(inputs) <= set(self._input_points):
+            return {name: quantize(tensor, self._input_points[name]) for name, tensor in inputs.items()}
         remaining = iter(self.plan.inputs)  # type: ignore[union-attr]
-
-        def quantize(tensor: Any) -> Any:
-            name = next(remaining, None)
-            return tensor if name is None else self._track(name, tensor)
-
-        args = (keras.tree.map_structure(quantize, args[0]), *args[1:])
-        return call(*args, **kwargs)
+        return keras.tree.map_structure(lambda tensor: quantize(tensor, next(remaining, None)), inputs)
 
     def _on_layer(self, path: str, index: int, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
         site = self.plan.sites.get((path, index))  # type: ignore[union-attr]
@@ -236,7 +270,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         mapping = []
         for rule in site.weights:
             variable = getattr(layer, rule.attribute)
-            value = keras.ops.convert_to_tensor(variable.value)
+            # Under mixed precision ``variable.value`` is in half precision here; the file's weights are rounded from float32.
+            value = keras.ops.convert_to_tensor(variable._value)
             mapping.append((variable, fake_quantization.weights(value, rule.channel_axes)))
 
         def around(activation: Callable[..., Any], values: Any) -> Any:
@@ -265,26 +300,29 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
         tracker = self._trackers[name]
         if not self._training_call:
-            return fake_quantization.activations(values, tracker[0], tracker[1])
+            rounded = fake_quantization.activations(values, tracker[0], tracker[1])
+            return tf.where(tracker[2] > 0, rounded, values)  # a point that has learned nothing lets everything pass
         seen = tf.cast(values, tf.float32)
         low = tf.minimum(tf.reduce_min(seen), 0.0)
         high = tf.maximum(tf.reduce_max(seen), 0.0)
         batches = tracker[2]
         past = tf.minimum(self.momentum, batches / (batches + 1.0))
         moved = tf.stack([past * tracker[0] + (1 - past) * low, past * tracker[1] + (1 - past) * high, batches + 1.0])
-        current = tf.stop_gradient(tf.where(self._learning, moved, tracker))
+        learning = tf.logical_or(self._learning, batches < 1)
+        current = tf.stop_gradient(tf.where(learning, moved, tracker))
         tracker.assign(current)
         return fake_quantization.activations(values, current[0], current[1])
 
-    def _snapshot(self) -> TrainedRanges | None:
+    def _keep(self, model: keras.Model) -> None:
         ranges = self.ranges
-        return TrainedRanges(ranges, hash_weights(self.model.get_weights())) if ranges else None
+        if ranges:
+            self._frozen[model] = TrainedRanges(ranges, hash_weights(model.get_weights()))
 
-    def _current(self) -> TrainedRanges | None:
-        return self._snapshot() if self._fitting else self._frozen
-
-
-def _forget_functions(model: keras.Model) -> None:
-    model.train_function = None
-    model.test_function = None
-    model.predict_function = None
+    def _current(self, reference: "weakref.ref[keras.Model]") -> TrainedRanges | None:
+        """Returns the ranges of the model that the asset was attached to, whatever this callback trained since."""
+        model = reference()
+        if model is None:
+            return None
+        if self._fitting and model is self._planned_for:
+            self._keep(model)
+        return self._frozen.get(model)

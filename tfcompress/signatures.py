@@ -172,3 +172,15 @@ def output_names(model: Any, outputs: Any) -> list[str]:
     functional = getattr(model, "_functional", None) or model
     names = list(getattr(functional, "output_names", None) or [])
     return by_structure if isinstance(outputs, dict) or len(names) != len(by_structure) else unique_names(names)
+
+
+def input_keys(model: keras.Model) -> list[str]:
+    """Returns for each input, in the order of ``input_tensors``, the key that a dictionary of data has it under.
+
+    Args:
+        model: a built Keras 3 model.
+    """
+    structure = input_structure(model)
+    if isinstance(structure, dict) and all(isinstance(leaf, InputTensor) for leaf in structure.values()):
+        return sorted(structure)
+    return [tensor.name for tensor in input_tensors(model)]
