@@ -13,7 +13,7 @@ __all__ = ["least_divergence", "least_squares", "percentiles"]
 _ENDS = 256  # candidates for each end of a range: its full width in steps of 1/256
 _SMOOTHING = 1e-4  # counts: what an empty level has at least, as in the implementations of Migacz's search
 _ROUNDS = 4
-_EQUAL = 1e-4  # nats: ranges this close lose the same; which of them is least is noise of the counts
+_EQUAL = 1e-3  # nats: what chance alone adds to a million counts in 2048 bins; which of such ranges is least is noise
 
 
 def percentiles(histogram: Histogram, percentile: float) -> tuple[float, float]:
@@ -94,7 +94,7 @@ def least_divergence(histogram: Histogram, bits: int) -> tuple[float, float]:
 
     P is the distribution with everything outside moved into the outermost bins; Q has the values inside, 2**bits levels
     that each spread their mass evenly over their occupied bins; KL(P || Q) is least. Migacz searches one symmetric
-    threshold; here the upper and the lower end are searched in turn until neither moves, from the full range; of ranges within 1e-4 nats of the least the widest is taken. The bin that
+    threshold; here the upper and the lower end are searched in turn until neither moves, from the full range; of ranges within 0.001 nats of the least the widest is taken. The bin that
     starts at zero gets its neighbour's count, so that a ReLU's zeros, which every range holds exactly, do not decide.
 
     Args:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import InputSpec, Scaling, check_shape, read_npy, read_npz, resolve_scaling
+from .arrays import InputSpec, check_shape, read_npy, read_npz
 from .elements import LABEL_NAMES, arrays_in_memory, as_array, choose_names, find_labels, select_by_name, split_element
 from .errors import DataError
 from .images import SUFFIXES, ImageReader, find_images
 from .samples import Batch, Blocks, Samples, count_samples
+from .scalings import Scaling, resolve_scaling
 from .scripts import call_function, names_a_function
 
 __all__ = ["InputSpec", "Labelled", "Samples", "load_labelled", "load_representative"]

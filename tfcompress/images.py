@@ -13,8 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .arrays import InputSpec, Scaling, one_line, resolve_scaling, scale
+from .arrays import InputSpec, one_line
 from .errors import DataError
+from .scalings import Scaling, resolve_scaling, scale
 
 __all__ = ["SUFFIXES", "ImageReader", "find_images"]
 

@@ -30,8 +30,8 @@ class Calibration:
         data_sha256: hash of the samples.
         model_sha256: ``fingerprints.model_sha256`` of the float flatbuffer. Default: "", unknown.
         observers: the observer of each tensor that has another one, by tensor name. Default: none.
-        sampled: how many values of each tensor and sample were looked at where it has more; the extremes are always those
-            of all values. Default: None, all values.
+        sampled: how many values of each tensor and sample were counted where it has more, besides its outermost ones; the
+            extremes are always those of all values. Default: None, all values.
         calibrator: "tfcompress", or "converter" for TFLiteConverter's own. Default: "tfcompress".
 
     Example:
