@@ -14,7 +14,7 @@ PACKAGE = ROOT / "tfcompress"
 # A module may import modules of a lower rank, and those that stand before it in its own rank. A folder stands for
 # all of its modules, which may import each other. Names of modules that later versions bring do no harm.
 RANKS = {
-    0: """errors files quiet schedules masks affine tensors histograms clipping observers targets tables metrics records ranges
+    0: """errors files quiet schedules masks affine tensors histograms clipping observers overrides targets tables metrics records ranges
           measured_ranges scalings arrays scripts elements images samples data digits""",
     1: "signatures fake_quantization rules interception points channels qat pruning distillation zoo",
     2: """flatbuffer fingerprints interpreter lowering sources suspicion tfrecords calibration converter_calibration

@@ -9,6 +9,7 @@ from tfcompress.histograms import BINS, Histogram, extremes, stride
 from tfcompress.observers import (
     OBSERVERS,
     Entropy,
+    Highest,
     MeanSquaredError,
     MinMax,
     MovingAverage,
@@ -272,3 +273,9 @@ def test_wrong_percentile_and_bits():
         Percentile(percentile=0.9999)
     with pytest.raises(ValueError, match="bits must be from 2 to 16"):
         Entropy(bits=32)
+
+
+def test_highest_is_min_max_of_what_is_not_negative():
+    for values in (np.abs(VALUES), VALUES * 0):
+        assert Highest().range(observe(Highest(), values)) == MinMax().range(observe(MinMax(), values))
+    assert np.isnan(observe(Highest(), np.full((2, 3), np.nan), VALUES))

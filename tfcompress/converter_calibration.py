@@ -105,14 +105,14 @@ def calibrate_by_converter(
 
     measured = _in_child(_prepared(content), feeds(), inner_tensors_hidden(content), debug)
     finished = flatbuffer.parse(measured)
-    ranges = {}
-    for graph in finished.subgraphs:
-        for tensor in graph.tensors:
-            pair = _range_of(tensor)
-            if pair is not None:
-                ranges[flatbuffer.tensor_name(tensor)] = pair
+    ranges, indices = {}, {}
+    for index, tensor in enumerate(finished.subgraphs[0].tensors):
+        pair = _range_of(tensor)
+        if pair is not None:
+            ranges[flatbuffer.tensor_name(tensor)] = pair
+            indices[flatbuffer.tensor_name(tensor)] = index
     calibration = Calibration(
-        ranges, "MinMax()", seen, samples.sha256 or "", model_sha256(model), calibrator="converter"
+        ranges, "MinMax()", seen, samples.sha256 or "", model_sha256(model), indices=indices, calibrator="converter"
     )
     return with_ranges(content, calibration), calibration
 

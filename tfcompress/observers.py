@@ -21,6 +21,7 @@ from .histograms import Histogram, extremes
 __all__ = [
     "OBSERVERS",
     "Entropy",
+    "Highest",
     "MeanSquaredError",
     "MinMax",
     "MovingAverage",
@@ -90,6 +91,33 @@ class MinMax:
     def range(self, state: _Extremes) -> tuple[float, float]:
         """Returns the extremes, widened to contain zero."""
         return contain_zero(state.low, state.high)
+
+
+@dataclass(frozen=True)
+class Highest:
+    """``MinMax`` for values that are known not to be negative: the lowest is taken to be zero without looking.
+
+    Example:
+        >>> observer = Highest()
+        >>> observer.range(observer.update(observer.init(), np.array([[1.0, 3.0]])))
+        (0.0, 3.0)
+    """
+
+    def init(self) -> float:
+        """Returns the state before anything was seen."""
+        return 0.0
+
+    def update(self, state: float, values: np.ndarray) -> float:
+        """Returns the highest of the state and of ``values``, (samples, ...) float."""
+        return self.merge(state, float(values.max()))
+
+    def merge(self, earlier: float, later: float) -> float:
+        """Returns the higher one."""
+        return float(np.maximum(earlier, later))
+
+    def range(self, state: float) -> tuple[float, float]:
+        """Returns zero and the highest value."""
+        return contain_zero(0.0, state)
 
 
 class _Average(NamedTuple):
