@@ -14,9 +14,9 @@ PACKAGE = ROOT / "tfcompress"
 # A module may import modules of a lower rank, and those that stand before it in its own rank. A folder stands for
 # all of its modules, which may import each other. Names of modules that later versions bring do no harm.
 RANKS = {
-    0: """errors files quiet child shapes schedules masks affine tensors histograms clipping observers operators
-          targets precision tables listing metrics differences records ranges measured_ranges arrays scripts
-          elements images samples data digits""",
+    0: """errors files quiet child shapes schedules masks affine tensors histograms clipping observers overrides
+          operators targets precision tables listing metrics differences records ranges measured_ranges scalings
+          arrays scripts elements images samples data digits""",
     1: "trust signatures legacy fake_quantization rules interception points channels qat pruning distillation zoo",
     2: """flatbuffer metadata_tables metadata fingerprints interpreter trial stored roles summaries inspection
           matching pairing detaching losses comparison agreement sources constants static_shapes subgraphs lowered

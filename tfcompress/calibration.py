@@ -5,12 +5,11 @@ single-threaded interpreter per core, so that values are observed while others a
 into ranges. Nothing is quantized here. Memory grows with the batch and the workers, not with the number of samples.
 """
 
-import difflib
+import dataclasses
 import os
 import queue
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from . import flatbuffer
 from .errors import ConversionError, DataError
 from .fingerprints import model_sha256
 from .measured_ranges import Calibration
-from .observers import OBSERVERS, MinMax, Observer
+from .observers import Highest, MinMax, Observer
+from .overrides import Overrides, resolve_observer, resolve_overrides
 from .quiet import native_stderr_silenced
 from .samples import Samples, count_samples
 
@@ -28,78 +28,18 @@ __all__ = ["Calibration", "calibrate", "resolve_observer", "resolve_overrides", 
 # A batch whose tensors fit the second-level caches loses no time to memory; small models need more samples a batch.
 _BATCH_BYTES = 8 << 20
 _LARGEST_BATCH = 32
-
-Overrides = Iterable[tuple[str, str | Observer]]
-"""(pattern of tensor names, observer or its name) in order; the last match wins."""
+_RECTIFIERS = (1, 3)  # schema.fbs, ActivationFunctionType: RELU, RELU6
 
 
-def resolve_observer(observer: str | Observer) -> Observer:
-    """Returns the observer of that name, or the value itself.
-
-    Raises:
-        ValueError: an unknown name.
-
-    Example:
-        >>> resolve_observer("min_max")
-        MinMax()
-    """
-    if not isinstance(observer, str):
-        return observer
-    if observer not in OBSERVERS:
-        near = difflib.get_close_matches(observer, OBSERVERS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"Unknown observer {observer!r}. Known: {', '.join(OBSERVERS)}.{hint}")
-    return OBSERVERS[observer]
-
-
-def resolve_overrides(overrides: Overrides, names: Iterable[str]) -> dict[str, Observer]:
-    """Returns the observer of each tensor that an override names.
-
-    Args:
-        overrides: (pattern, observer) in order; the last match wins. Patterns are those of ``fnmatch``: ``*``, ``?``, and
-            ``[`` starts a choice of characters.
-        names: the tensors there are.
-
-    Raises:
-        ValueError: a pattern matches no tensor, or an observer is unknown.
-
-    Example:
-        >>> resolve_overrides([("*", "entropy"), ("head*", "min_max")], ["stem", "head/add"])["head/add"]
-        MinMax()
-        >>> resolve_overrides([("haed*", "min_max")], ["stem", "head/add"])
-        Traceback (most recent call last):
-        ...
-        ValueError: Each override must match a tensor. Received: 'haed*', which matches none. Nearest: head/add, stem.
-    """
-    names = list(names)
-    found: dict[str, Observer] = {}
-    for pattern, observer in overrides:
-        matches = [name for name in names if fnmatchcase(name, pattern)]
-        if not matches:
-            wanted = pattern.strip("*")
-            nearest = sorted(names, key=lambda name: _likeness(wanted, name), reverse=True)[:3]
-            raise ValueError(
-                f"Each override must match a tensor. Received: {pattern!r}, which matches none. "
-                f"Nearest: {', '.join(nearest)}."
-            )
-        found.update(dict.fromkeys(matches, resolve_observer(observer)))
-    return found
-
-
-def _likeness(wanted: str, name: str) -> float:
-    parts = [name, *name.split("/")]
-    return max(difflib.SequenceMatcher(None, wanted, part).ratio() for part in parts)
-
-
-def usable(calibration: Calibration, content: bytes) -> None:
-    """Checks that a calibration was measured on this very model.
+def usable(calibration: Calibration, content: bytes) -> Calibration:
+    """Returns the calibration with the names that the tensors have in this file, once it is sure to be of this very model.
 
     Args:
         calibration: made now or loaded from a file.
         content: bytes of the float ``.tflite`` file that it is to quantize.
 
     Raises:
-        ConversionError: another model, other weights, or tensors that have other names now.
+        ConversionError: another model, other weights, or tensors that are not in it.
     """
     model = flatbuffer.parse(content)
     here = model_sha256(model)
@@ -108,13 +48,26 @@ def usable(calibration: Calibration, content: bytes) -> None:
             f"A calibration must be of the model it is used for. Received: one of the model {calibration.model_sha256[:12]} "
             f"for the model {here[:12]}: its graph or its weights differ. Calibrate again."
         )
-    names = {flatbuffer.tensor_name(tensor) for tensor in model.subgraphs[0].tensors}
-    strange = [name for name in calibration.ranges if name not in names]
+    tensors = [flatbuffer.tensor_name(tensor) for tensor in model.subgraphs[0].tensors]
+    # The converter's calibrator adds scratch tensors behind the file's own; ``converter_calibration`` puts them back.
+    added = calibration.calibrator != "tfcompress"
+    names = {
+        name: tensors[index] if 0 <= index < len(tensors) else name
+        for name, index in calibration.indices.items()
+        if added or 0 <= index < len(tensors)
+    }
+    strange = [name for name in calibration.ranges if name not in names and name not in tensors]
     if strange:
         raise ConversionError(
-            f"A calibration must name the model's tensors. Received: {len(strange)} unknown names ({strange[0]}, ...): "
-            "layers were renamed since. Calibrate again."
+            f"A calibration must name the model's tensors. Received: {len(strange)} unknown names ({strange[0]}, ...). "
+            "Calibrate again."
         )
+    return dataclasses.replace(
+        calibration,
+        ranges={names.get(name, name): pair for name, pair in calibration.ranges.items()},
+        observers={names.get(name, name): text for name, text in calibration.observers.items()},
+        indices={names.get(name, name): index for name, index in calibration.indices.items()},
+    )
 
 
 def calibrate(
@@ -163,17 +116,20 @@ def calibrate(
     signature = model.signatureDefs[0]
     inputs = {_text(entry.name): int(entry.tensorIndex) for entry in signature.inputs}
     exposed = flatbuffer.expose(model, wanted)
+    rectified = _rectified(model)
+    # Where nothing is negative the lowest value is zero by rule: half the looking, the same range.
+    used = {index: Highest() if each == MinMax() and index in rectified else each for index, each in observers.items()}
     size = _batch_size(model, inputs, batch)
     workers = workers or _cores()
     seen = 0
-    states = {index: each.init() for index, each in observers.items()}
+    states = {index: each.init() for index, each in used.items()}
     with native_stderr_silenced(debug=debug):
         try:
             fixed = _fixed_batch(model, inputs)
-            pool = [_Worker(exposed, inputs, observers, fixed) for _ in range(workers)]
+            pool = [_Worker(exposed, inputs, used, fixed) for _ in range(workers)]
             for count, fresh in _in_order(pool, _watched(samples.batches(size), on_inputs)):
                 for index, state in fresh.items():
-                    states[index] = observers[index].merge(states[index], state)
+                    states[index] = used[index].merge(states[index], state)
                 seen += count
                 if on_batch is not None:
                     on_batch(count)
@@ -184,7 +140,7 @@ def calibrate(
             ) from error
     if not seen:
         raise DataError("Representative data must have at least one sample. Received: none.")
-    ranges = {name: _finite(name, observers[index].range(states[index])) for index, name in wanted.items()}
+    ranges = {name: _finite(name, used[index].range(states[index])) for index, name in wanted.items()}
     return Calibration(
         ranges,
         repr(default),
@@ -193,7 +149,19 @@ def calibrate(
         model_sha256(model),
         {wanted[index]: repr(each) for index, each in observers.items() if each != default},
         min((limit for limit in map(_limit, observers.values()) if limit is not None), default=None),
+        {name: index for index, name in wanted.items()},
     )
+
+
+def _rectified(model: Any) -> set[int]:
+    """Returns the indices of the tensors that cannot be negative, as a ReLU is the last thing that made them."""
+    return {
+        int(index)
+        for operator in model.subgraphs[0].operators or []
+        if getattr(operator.builtinOptions, "fusedActivationFunction", 0) in _RECTIFIERS
+        or flatbuffer.op_name(model, operator) in ("RELU", "RELU6")
+        for index in operator.outputs
+    }
 
 
 def _finite(name: str, pair: tuple[float, float]) -> tuple[float, float]:

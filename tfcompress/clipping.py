@@ -10,10 +10,10 @@ from .histograms import Histogram
 
 __all__ = ["least_divergence", "least_squares", "percentiles"]
 
-_ENDS = 256  # candidates for each end of a range: its full width in steps of 1/256
+_ENDS = 256  # candidates for each end of a range: its full width in steps of 1/256; half of them where each is costly
 _SMOOTHING = 1e-4  # counts: what an empty level has at least, as in the implementations of Migacz's search
 _ROUNDS = 4
-_EQUAL = 1e-4  # nats: ranges this close lose the same; which of them is least is noise of the counts
+_EQUAL = 1e-3  # nats: what chance alone adds to a million counts in 2048 bins; which of such ranges is least is noise
 
 
 def percentiles(histogram: Histogram, percentile: float) -> tuple[float, float]:
@@ -47,10 +47,10 @@ def _crossing(edges: np.ndarray, reached: np.ndarray, wanted: float) -> float:
     return float(edges[i - 1] + share * (edges[i] - edges[i - 1]))
 
 
-def _candidates(count: int, zero: int) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(count: int, zero: int, ends: int = _ENDS) -> tuple[np.ndarray, np.ndarray]:
     """Returns the edges that may be a lower and an upper end, (n,) int each, the extremes among them."""
-    lows = np.unique(np.linspace(0, zero, min(zero, _ENDS) + 1).round().astype(int))
-    highs = np.unique(np.linspace(zero, count, min(count - zero, _ENDS) + 1).round().astype(int))
+    lows = np.unique(np.linspace(0, zero, min(zero, ends) + 1).round().astype(int))
+    highs = np.unique(np.linspace(zero, count, min(count - zero, ends) + 1).round().astype(int))
     return lows, highs
 
 
@@ -94,7 +94,7 @@ def least_divergence(histogram: Histogram, bits: int) -> tuple[float, float]:
 
     P is the distribution with everything outside moved into the outermost bins; Q has the values inside, 2**bits levels
     that each spread their mass evenly over their occupied bins; KL(P || Q) is least. Migacz searches one symmetric
-    threshold; here the upper and the lower end are searched in turn until neither moves, from the full range; of ranges within 1e-4 nats of the least the widest is taken. The bin that
+    threshold; here the upper and the lower end are searched in turn until neither moves, from the full range; of ranges within 0.001 nats of the least the widest is taken. The bin that
     starts at zero gets its neighbour's count, so that a ReLU's zeros, which every range holds exactly, do not decide.
 
     Args:
@@ -117,7 +117,7 @@ def least_divergence(histogram: Histogram, bits: int) -> tuple[float, float]:
     edges, levels = histogram.edges, 2**bits
     if len(counts) <= levels or not counts.any():
         return histogram.low, histogram.high
-    lows, highs = _candidates(len(counts), zero)
+    lows, highs = _candidates(len(counts), zero, _ENDS // 2)
     low, high = 0, len(counts)
     for _ in range(_ROUNDS):
         before = low, high

@@ -29,11 +29,12 @@ from . import (
 )
 from . import repair as repairing
 from .account import Conversion, PointCounts
-from .arrays import SCALINGS, Scaling, resolve_scaling
 from .errors import DataError, StrictError
 from .measured_ranges import Calibration
 from .observers import Observer
+from .overrides import Overrides
 from .samples import Samples
+from .scalings import SCALINGS, Scaling, resolve_scaling
 from .targets import TARGETS, Target
 from .targets import resolve as resolve_target
 
@@ -49,7 +50,7 @@ def convert(
     signature: str | None = None,
     ranges: ranging.Choice | None = None,
     observer: str | Observer = "min_max",
-    overrides: calibrating.Overrides = (),
+    overrides: Overrides = (),
     calibration: str | os.PathLike | Calibration | None = None,
     scaling: str | Scaling | None = None,
     features: Any = None,
@@ -87,7 +88,7 @@ def convert(
         calibration: ranges of this very model that were measured before: a ``Calibration`` or the path of a saved one.
             Default: none.
         scaling: how pixels of images become inputs: "zero_one", "minus_one_one", "raw", "imagenet_torch",
-            "imagenet_caffe", "mean=...;std=..." or an ``arrays.Scaling``. Default: see
+            "imagenet_caffe", "mean=...;std=..." or an ``scalings.Scaling``. Default: see
             ``tfcompress.data.load_representative``.
         features: which feature of TFRecords feeds which input; see ``tfrecords.load``. Default: none.
         rules: precision of single layers as an ordered list of ``precision.Rule`` or (pattern, op, precision), the last

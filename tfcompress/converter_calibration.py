@@ -27,7 +27,7 @@ from .fingerprints import model_sha256
 from .measured_ranges import Calibration
 from .samples import Samples
 
-__all__ = ["calibrate_by_converter", "inner_tensors_hidden", "needs_converter"]
+__all__ = ["calibrate_by_converter", "inner_tensors_hidden", "needs_converter", "with_ranges"]
 
 _LOOPS = frozenset(("WHILE", "IF", "STABLEHLO_WHILE", "CALL", "STABLEHLO_COMPOSITE"))
 _FUSED = frozenset(
@@ -42,6 +42,7 @@ _FUSED = frozenset(
     )
 )
 _FLOAT, _MEASURED, _REFUSED = "float.tflite", "measured.tflite", "tfcompress refused: "
+_SCRATCH_RANGE = (-1.0, 1.0)
 _LENGTH = 8  # bytes of the number before each sample in the pipe; 0 ends them
 _LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LSTM_INTERMEDIATES = 5  # what its calibrating kernel insists on: four gates and the hidden state
@@ -113,22 +114,36 @@ def calibrate_by_converter(
 
     measured = _in_child(_prepared(content), feeds(), inner_tensors_hidden(content), debug)
     finished = flatbuffer.parse(measured)
-    finished.signatureDefs = model.signatureDefs
-    _fill_scratch(finished)
-    ranges = {}
-    for graph in finished.subgraphs:
-        for tensor in graph.tensors:
-            pair = _range_of(tensor)
-            if pair is not None:
-                ranges[flatbuffer.tensor_name(tensor)] = pair
-    return flatbuffer.pack(finished), Calibration(
-        ranges,
-        "MinMax()",
-        seen,
-        samples.sha256 or "",
-        model_sha256(model),
-        calibrator="converter",
+    ranges, indices = {}, {}
+    for index, tensor in enumerate(finished.subgraphs[0].tensors):
+        pair = _range_of(tensor)
+        if pair is not None:
+            ranges[flatbuffer.tensor_name(tensor)] = pair
+            indices[flatbuffer.tensor_name(tensor)] = index
+    calibration = Calibration(
+        ranges, "MinMax()", seen, samples.sha256 or "", model_sha256(model), indices=indices, calibrator="converter"
     )
+    return with_ranges(content, calibration), calibration
+
+
+def with_ranges(content: bytes, calibration: Calibration) -> bytes:
+    """Returns the float file with the ranges that ``calibrate_by_converter`` measured, ready for the quantizer.
+
+    Args:
+        content: bytes of the float ``.tflite`` file that was calibrated.
+        calibration: made then, or loaded from a file.
+    """
+    model = flatbuffer.parse(_prepared(content))
+    # Only an LSTM with layer normalization writes to its gates' scratch tensors and reads their scales, but the quantizer
+    # crashes on those without any.
+    graph = model.subgraphs[0]
+    scratch = [
+        flatbuffer.tensor_name(graph.tensors[int(index)])
+        for operator in graph.operators or []
+        for index in (operator.intermediates if operator.intermediates is not None else ())
+    ]
+    flatbuffer.set_ranges(model, {**dict.fromkeys(scratch, _SCRATCH_RANGE), **calibration.ranges})
+    return flatbuffer.pack(model)
 
 
 def _in_child(content: bytes, feeds: Iterator[list[np.ndarray]], hidden: tuple[str, ...], debug: bool) -> bytes:
@@ -214,21 +229,6 @@ def _prepared(content: bytes) -> bytes:
                 graph.tensors.append(scratch)
             operator.intermediates = np.arange(first, len(graph.tensors), dtype=np.int32)
     return flatbuffer.pack(model)
-
-
-def _fill_scratch(model: Any) -> None:
-    """Gives the gates' scratch tensors a range where the kernel measured none, for the quantizer crashes on those without.
-
-    Only an LSTM with layer normalization writes to them and reads their scales.
-    """
-    scratch = {}
-    for graph in model.subgraphs[:1]:
-        for operator in graph.operators or []:
-            for index in operator.intermediates if operator.intermediates is not None else ():
-                tensor = graph.tensors[int(index)]
-                if _range_of(tensor) is None:
-                    scratch[flatbuffer.tensor_name(tensor)] = (-1.0, 1.0)
-    flatbuffer.set_ranges(model, scratch)
 
 
 def _range_of(tensor: Any) -> tuple[float, float] | None:

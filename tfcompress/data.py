@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import InputSpec, Scaling, check_shape, read_npy, read_npz, resolve_scaling
+from .arrays import InputSpec, check_shape, read_npy, read_npz
 from .elements import LABEL_NAMES, arrays_in_memory, as_array, choose_names, find_labels, select_by_name, split_element
 from .errors import DataError
 from .images import SUFFIXES, ImageReader, find_images
 from .samples import Batch, Blocks, Samples, count_samples
+from .scalings import Scaling, resolve_scaling
 from .scripts import call_function, names_a_function
 
 __all__ = ["InputSpec", "Labelled", "Samples", "load_labelled", "load_representative"]
@@ -80,7 +81,7 @@ def load_representative(
         source: where the samples are.
         inputs: what the model accepts.
         scaling: for images and uint8 arrays: ``zero_one`` (p / 255), ``minus_one_one`` (p / 127.5 - 1), ``raw``,
-            ``imagenet_torch``, ``imagenet_caffe``, ``mean=R,G,B;std=R,G,B`` or an ``arrays.Scaling``. Default: None, which keeps arrays as they are and takes images as ``zero_one`` for a float input and
+            ``imagenet_torch``, ``imagenet_caffe``, ``mean=R,G,B;std=R,G,B`` or an ``scalings.Scaling``. Default: None, which keeps arrays as they are and takes images as ``zero_one`` for a float input and
             ``raw`` for an integer one.
         allow_pickle: whether arrays of Python objects may be unpickled, which runs code. Default: False.
 

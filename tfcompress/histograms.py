@@ -5,8 +5,9 @@ A ``Histogram`` has bins whose width is a power of two and whose edges are whole
 lowest and the highest value alone, so that any split of the data, in any order, merges to the very same histogram. What
 range follows from the counts is decided by ``clipping``.
 
-Large tensors can be sampled: of each sample's values, every k-th one is counted, k having no divisor in common with
-their number, so that no channel or column is left out. The extremes are always those of all values.
+Large tensors can be sampled: of each sample's values every k-th one is counted, k times, k having no divisor in common with
+their number, so that no channel or column is left out. The outermost values of each sample, which decide on a range, are
+all counted, and the extremes are those of all values.
 """
 
 import math
@@ -20,7 +21,8 @@ BINS = 2048
 """Bins of a histogram at most, as in Migacz 2017; between half of them and all are in use."""
 
 _BLOCK = 1 << 15  # values: a block that stays in the second-level cache from one step over it to the next
-_FINEST = -100  # exponent of the narrowest bins; float32 holds values * 2**100 and 2**-100
+_FINEST = -126  # exponent of the narrowest bins: float32 holds 2**126
+_TAIL = 1 / 256  # share of a sample's values at each end that is counted in full
 
 
 def extremes(values: np.ndarray) -> tuple[float, float]:
@@ -70,7 +72,8 @@ def _count(values: np.ndarray, exponent: int, first: int, bins: int) -> tuple[np
     """Returns how many of ``values``, (n,), lie in each bin, and how many are zero; four times as fast in blocks."""
     counts, zeros = np.zeros(bins, np.int64), 0
     scale = values.dtype.type(math.ldexp(1.0, -exponent))
-    scaled, small, numbers = (np.empty(_BLOCK, dtype) for dtype in (values.dtype, np.int32, np.intp))
+    size = min(_BLOCK, values.size)
+    scaled, small, numbers = np.empty(size, values.dtype), np.empty(size, np.int32), np.empty(size, np.intp)
     for start in range(0, values.size, _BLOCK):
         block = values[start : start + _BLOCK]
         part, whole, number = scaled[: block.size], small[: block.size], numbers[: block.size]
@@ -134,37 +137,34 @@ class Histogram:
 
         Args:
             values: shape (samples, ...), float.
-            limit: how many values of each sample are counted; the extremes are those of all. Default: None, all.
+            limit: how many values of each sample are counted besides its outermost ones, a 256th at each end; the extremes
+                are those of all. Default: None, all.
             seed: where in the sample the first counted value lies, modulo the stride. Default: 0.
         """
-        low, high = extremes(values)
-        if low > high:
+        if not values.size:
             return self
-        if not (math.isfinite(low) and math.isfinite(high)):
-            return self.merge(Histogram(low, high))
         rows = values.reshape(len(values), -1)
         step = stride(rows.shape[1], limit)
-        taken = rows if step == 1 else rows[:, seed % step :: step]
-        exponent = _exponent(low, high)
-        first = math.floor(math.ldexp(min(low, 0.0), -exponent))
-        last = math.floor(math.ldexp(max(high, 0.0), -exponent))
-        counts, zeros = _count(taken.reshape(-1), exponent, first, last - first + 1)
-        return self.merge(Histogram(low, high, exponent, first, counts, zeros))
+        if step == 1:
+            return self.merge(_whole(rows.reshape(-1)))
+        merged = self
+        for row in rows:
+            merged = merged.merge(_thinned(row, step, seed % step))
+        return merged
 
     def merge(self, other: "Histogram") -> "Histogram":
         """Returns the histogram of the values of both, the same in either order."""
+        if self.low > self.high or other.low > other.high:
+            return other if self.low > self.high else self
         low, high = float(np.minimum(self.low, other.low)), float(np.maximum(self.high, other.high))
         if not (math.isfinite(low) and math.isfinite(high)):
             return Histogram(low, high)
-        exponent = _exponent(low, high)
-        first = math.floor(math.ldexp(min(low, 0.0), -exponent))
-        last = math.floor(math.ldexp(max(high, 0.0), -exponent))
-        counts = np.zeros(last - first + 1, np.int64)
+        exponent, first, bins = _bins(low, high)
+        counts = np.zeros(bins, np.int64)
         for part in (self, other):
-            if part.low <= part.high:
-                start = (part.first >> (exponent - part.exponent)) - first
-                coarse = part._coarse(exponent)
-                counts[start : start + len(coarse)] += coarse
+            start = (part.first >> (exponent - part.exponent)) - first
+            coarse = part._coarse(exponent)
+            counts[start : start + len(coarse)] += coarse
         return Histogram(low, high, exponent, first, counts, self.zeros + other.zeros)
 
     def _coarse(self, exponent: int) -> np.ndarray:
@@ -179,3 +179,38 @@ class Histogram:
         before = self.first % ratio
         after = -(before + len(self.counts)) % ratio
         return np.pad(self.counts, (before, after)).reshape(-1, ratio).sum(axis=1)
+
+
+def _bins(low: float, high: float) -> tuple[int, int, int]:
+    """Returns exponent, number of the first bin and number of bins for values from ``low`` to ``high`` and zero."""
+    exponent = _exponent(low, high)
+    first = math.floor(math.ldexp(min(low, 0.0), -exponent))
+    return exponent, first, math.floor(math.ldexp(max(high, 0.0), -exponent)) - first + 1
+
+
+def _whole(values: np.ndarray) -> Histogram:
+    low, high = extremes(values)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Histogram(low, high)
+    exponent, first, bins = _bins(low, high)
+    return Histogram(low, high, exponent, first, *_count(values, exponent, first, bins))
+
+
+def _thinned(row: np.ndarray, step: int, start: int) -> Histogram:
+    """Returns the histogram of one sample, (values,): its ends in full, every ``step``-th value between them."""
+    low, high = extremes(row)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Histogram(low, high)
+    exponent, first, bins = _bins(low, high)
+    counts, zeros = _count(row[start::step], exponent, first, bins)
+    reached = np.cumsum(counts)
+    tail = reached[-1] * _TAIL
+    lower = int(np.searchsorted(reached, tail, side="right"))  # bins below hold at most the tail
+    upper = max(int(np.searchsorted(reached, reached[-1] - tail, side="left")) + 1, lower)  # bins from here on, too
+    outside = row >= row.dtype.type(math.ldexp(float(first + upper), exponent))
+    if lower:
+        outside |= row < row.dtype.type(math.ldexp(float(first + lower), exponent))
+    exact, exact_zeros = _count(row[outside], exponent, first, bins)
+    counts *= step
+    counts[:lower], counts[upper:] = exact[:lower], exact[upper:]
+    return Histogram(low, high, exponent, first, counts, zeros * step if lower <= -first < upper else exact_zeros)

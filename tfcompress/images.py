@@ -13,8 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .arrays import InputSpec, Scaling, one_line, resolve_scaling, scale
+from .arrays import InputSpec, one_line
 from .errors import DataError
+from .scalings import Scaling, resolve_scaling, scale
 
 __all__ = ["SUFFIXES", "ImageReader", "find_images"]
 
@@ -53,7 +54,7 @@ class ImageReader:
     Attributes:
         spec: (batch, height, width, channels) or (batch, height, width); a dynamic height and width keep the
             picture's own size.
-        scaling: a name of ``arrays.SCALINGS``, ``mean=R,G,B;std=R,G,B`` or a ``Scaling``; None is ``raw`` for an
+        scaling: a name of ``scalings.SCALINGS``, ``mean=R,G,B;std=R,G,B`` or a ``Scaling``; None is ``raw`` for an
             integer input and ``zero_one`` for a float one. Default: None.
 
     Raises:

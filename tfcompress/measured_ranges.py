@@ -30,8 +30,10 @@ class Calibration:
         data_sha256: hash of the samples.
         model_sha256: ``fingerprints.model_sha256`` of the float flatbuffer. Default: "", unknown.
         observers: the observer of each tensor that has another one, by tensor name. Default: none.
-        sampled: how many values of each tensor and sample were looked at where it has more; the extremes are always those
-            of all values. Default: None, all values.
+        sampled: how many values of each tensor and sample were counted where it has more, besides its outermost ones; the
+            extremes are always those of all values. Default: None, all values.
+        indices: the place of each tensor among those of the file, by name: Keras numbers the names anew in each process.
+            Default: none.
         calibrator: "tfcompress", or "converter" for TFLiteConverter's own. Default: "tfcompress".
 
     Example:
@@ -46,6 +48,7 @@ class Calibration:
     model_sha256: str = ""
     observers: Mapping[str, str] = field(default_factory=dict)
     sampled: int | None = None
+    indices: Mapping[str, int] = field(default_factory=dict)
     calibrator: str = "tfcompress"
 
     def __repr__(self) -> str:
@@ -64,7 +67,11 @@ class Calibration:
             "data_sha256": self.data_sha256,
             "model_sha256": self.model_sha256,
             "tensors": {
-                name: {"range": list(pair), "observer": self.observers.get(name, self.observer)}
+                name: {
+                    "range": list(pair),
+                    "observer": self.observers.get(name, self.observer),
+                    "index": self.indices.get(name),
+                }
                 for name, pair in self.ranges.items()
             },
         }
@@ -123,7 +130,7 @@ class Calibration:
     @classmethod
     def _from(cls, record: Mapping[str, Any]) -> "Calibration":
         observer = str(record["observer"])
-        ranges, observers = {}, {}
+        ranges, observers, indices = {}, {}, {}
         for name, entry in record["tensors"].items():
             low, high = (float(end) for end in entry["range"])
             if not (math.isfinite(low) and math.isfinite(high) and low <= 0 <= high):
@@ -131,11 +138,13 @@ class Calibration:
             ranges[name] = (low, high)
             if entry["observer"] != observer:
                 observers[name] = str(entry["observer"])
+            if entry["index"] is not None:
+                indices[name] = int(entry["index"])
         samples, sampled = record["samples"], record["sampled"]
         if not isinstance(samples, int) or not isinstance(sampled, int | None):
             raise TypeError(f"samples and sampled are {samples!r} and {sampled!r}, which are no whole numbers")
         hashes = str(record["data_sha256"]), str(record["model_sha256"])
-        return cls(ranges, observer, samples, *hashes, observers, sampled, str(record["calibrator"]))
+        return cls(ranges, observer, samples, *hashes, observers, sampled, indices, str(record["calibrator"]))
 
 
 def _damaged(path: str | os.PathLike, reason: str) -> DataError:

@@ -6,7 +6,7 @@ Every range contains zero, as TFLite's zero point must be exact. Nothing here ru
 
 ``Percentile``, ``MeanSquaredError`` and ``Entropy`` keep a ``histograms.Histogram`` of at most 16 kB: one pass, the same
 for any split of the data into batches and workers. Of a sample with more than ``values_per_sample`` values
-every k-th one is counted, beginning at ``seed``; the extremes are those of all values.
+every k-th one is counted, beginning at ``seed``, besides its outermost ones, which are all counted.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from .histograms import Histogram, extremes
 __all__ = [
     "OBSERVERS",
     "Entropy",
+    "Highest",
     "MeanSquaredError",
     "MinMax",
     "MovingAverage",
@@ -29,7 +30,7 @@ __all__ = [
     "contain_zero",
 ]
 
-_VALUES_PER_SAMPLE = 1 << 17
+_VALUES_PER_SAMPLE = 1 << 14
 
 
 class Observer(Protocol):
@@ -90,6 +91,33 @@ class MinMax:
     def range(self, state: _Extremes) -> tuple[float, float]:
         """Returns the extremes, widened to contain zero."""
         return contain_zero(state.low, state.high)
+
+
+@dataclass(frozen=True)
+class Highest:
+    """``MinMax`` for values that are known not to be negative: the lowest is taken to be zero without looking.
+
+    Example:
+        >>> observer = Highest()
+        >>> observer.range(observer.update(observer.init(), np.array([[1.0, 3.0]])))
+        (0.0, 3.0)
+    """
+
+    def init(self) -> float:
+        """Returns the state before anything was seen."""
+        return 0.0
+
+    def update(self, state: float, values: np.ndarray) -> float:
+        """Returns the highest of the state and of ``values``, (samples, ...) float."""
+        return self.merge(state, float(values.max()))
+
+    def merge(self, earlier: float, later: float) -> float:
+        """Returns the higher one."""
+        return float(np.maximum(earlier, later))
+
+    def range(self, state: float) -> tuple[float, float]:
+        """Returns zero and the highest value."""
+        return contain_zero(0.0, state)
 
 
 class _Average(NamedTuple):
@@ -194,7 +222,8 @@ class Percentile(_Histogrammed):
     Exact to 1/1024 of the extremes' width.
 
     Args:
-        values_per_sample: how many values of a sample are counted; None for all. Default: 131072.
+        values_per_sample: how many values of a sample are counted besides its outermost ones; None for all.
+            Default: 16384.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         percentile: in (50, 100]. Default: 99.99.
 
@@ -240,7 +269,8 @@ class MeanSquaredError(_ForBits):
     """The range with the least mean squared error between values and their asymmetric quantization.
 
     Args:
-        values_per_sample: how many values of a sample are counted; None for all. Default: 131072.
+        values_per_sample: how many values of a sample are counted besides its outermost ones; None for all.
+            Default: 16384.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         bits: width of the integers, 2 to 16. Default: 8.
 
@@ -268,7 +298,8 @@ class Entropy(_ForBits):
     """The range whose quantized distribution has the least Kullback-Leibler divergence from the values' own.
 
     Args:
-        values_per_sample: how many values of a sample are counted; None for all. Default: 131072.
+        values_per_sample: how many values of a sample are counted besides its outermost ones; None for all.
+            Default: 16384.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         bits: width of the integers, 2 to 16; with more than 10 nothing is clipped, for a histogram has
             2048 bins at most. Default: 8.

@@ -16,6 +16,7 @@ from .errors import ConversionError
 from .lowering import Lowered
 from .measured_ranges import Calibration
 from .observers import Observer
+from .overrides import Overrides
 from .samples import Batch, Samples
 from .targets import Target
 
@@ -104,7 +105,7 @@ def find_ranges(
     name: str,
     *,
     observer: Observer | None = None,
-    overrides: calibrating.Overrides = (),
+    overrides: Overrides = (),
     saved: Calibration | None = None,
     model: Any = None,
     on_progress: Callable[[int, int | None], None] | None = None,
@@ -138,10 +139,11 @@ def find_ranges(
         return Found(trained, PointCounts(trained=learned))
     points = PointCounts(trained=learned, calibrated=len(missing))
     if saved is not None:
-        calibrating.usable(saved, lowered.content)
+        saved = calibrating.usable(saved, lowered.content)
+        hub = converter_calibration.with_ranges(lowered.content, saved) if saved.calibrator == "converter" else None
         ranges = quantization.complete_ranges(lowered.content, {**saved.ranges, **trained})
-        if all(tensor in ranges for tensor in missing):
-            return Found(ranges, points, saved)
+        if hub is not None or all(tensor in ranges for tensor in missing):
+            return Found(ranges, points, saved, hub)
     if samples is None:
         raise ConversionError(
             f"Every tensor of a {target.name} file needs a range. Received: {name} with {learned} trained and "

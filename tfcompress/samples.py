@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from .arrays import InputSpec, Scaling, fit
+from .arrays import InputSpec, fit
 from .errors import DataError
+from .scalings import Scaling
 
 __all__ = ["Batch", "Blocks", "Samples", "count_samples"]
 

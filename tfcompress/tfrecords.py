@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import InputSpec, Scaling, check_shape, one_line, resolve_scaling
+from .arrays import InputSpec, check_shape, one_line
 from .errors import DataError
 from .images import ImageReader
 from .samples import Batch, Samples
+from .scalings import Scaling, resolve_scaling
 
 __all__ = ["SUFFIXES", "Feature", "load", "read_feature_map"]
 
