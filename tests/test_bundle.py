@@ -102,7 +102,12 @@ def run_snippet(folder, tmp_path, arrays):
     np.savez(tmp_path / "in.npz", **arrays)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     call(
-        sys.executable, folder / "run_model.py", tmp_path / "in.npz", tmp_path / "out.npz", env=environment, cwd=tmp_path
+        sys.executable,
+        folder / "run_model.py",
+        tmp_path / "in.npz",
+        tmp_path / "out.npz",
+        env=environment,
+        cwd=tmp_path,
     )
     with np.load(tmp_path / "out.npz") as file:
         return dict(file)
@@ -167,7 +172,9 @@ int main(void) {
 """
 
 
-@pytest.mark.parametrize(("compiler", "options"), [("cc", ["-std=c11", "-x", "c"]), ("c++", ["-std=c++11", "-x", "c++"])])
+@pytest.mark.parametrize(
+    ("compiler", "options"), [("cc", ["-std=c11", "-x", "c"]), ("c++", ["-std=c++11", "-x", "c++"])]
+)
 def test_the_c_array_compiles_and_is_the_file(folder, digits, tmp_path, compiler, options):
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} on this machine")
@@ -296,7 +303,9 @@ try:
 except OutputError as error:
     print(error)
 """
-    printed = call(sys.executable, "-c", code, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    printed = call(
+        sys.executable, "-c", code, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    )
     assert "Could not write" in printed
     assert (place / "MODEL_CARD.md").read_text().startswith("# old")
     assert [path.name for path in tmp_path.iterdir()] == ["b"]

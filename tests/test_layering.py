@@ -17,8 +17,8 @@ RANKS = {
     0: """errors files quiet schedules masks affine tensors observers targets tables metrics records ranges
           arrays elements images samples data digits""",
     1: "signatures fake_quantization rules interception points channels qat pruning distillation zoo",
-    2: "flatbuffer metadata_tables metadata interpreter lowering sources calibration quantization verification conversion",
-    3: "isolation devices measurement",
+    2: "isolation hdf5 flatbuffer metadata_tables metadata interpreter lowering sources calibration quantization verification conversion",
+    3: "devices measurement",
     4: "bundle search reporting security",
     5: "__init__ cli demo __main__",
 }

@@ -256,5 +256,3 @@ print(m.name, m.version, m.description, m.minParserVersion, i.name, i.content.co
     )
     wanted = f"b'n' b'v' b'd' b'1.0.0' {name.encode()} 2 2 1 [1.0] [2.0] {answer.encode()} b'labels.txt' 2"
     assert done.stdout.decode().strip() == wanted, done.stderr.decode()[-2000:]
-
-

@@ -137,7 +137,7 @@ def attach(
     if unknown:
         raise ValueError(f"normalisation must name inputs. Received: {sorted(unknown)}. The file has {inputs}.")
     tensors = [graph.tensors[int(index)] for index in graph.inputs]
-    record = {
+    record: dict[str, Any] = {
         "name": name,
         "version": version,
         "description": description or None,
@@ -154,7 +154,7 @@ def attach(
     }
     if labels is not None:
         position = _labelled_output(graph, check_labels(labels))
-        entry = record["subgraph_metadata"][0]["output_tensor_metadata"][position]  # type: ignore[index]
+        entry = record["subgraph_metadata"][0]["output_tensor_metadata"][position]
         entry["content"] = {"content_properties": ("FeatureProperties", {})}
         entry["associated_files"] = [{"name": LABELS_FILE, "description": "Names of the classes.", "type": AXIS_LABELS}]
     _set_entry(model, ENTRY, metadata_tables.encode(record))

@@ -7,17 +7,20 @@ configuration alone, before any loader sees it. Does not lower or convert.
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from . import hdf5
 from .errors import ModelError
 from .lowering import converter_silenced
 from .ranges import TrainedRanges, hash_weights, read_archive
 
 __all__ = ["Source", "open_source"]
 
+_LARGEST_CONFIG = 1 << 28
 _HOW_TO_ALLOW = "If you trust the file, pass --allow_unsafe (allow_unsafe=True in Python)."
 
 
@@ -93,6 +96,7 @@ def _from_path(path: Path, allow_unsafe: bool, debug: bool) -> Source:
         return Source("tflite", str(path), path.read_bytes())
     if head[:4] == b"PK\x03\x04":
         config = _archive_config(path)
+        hdf5.check(path)
     elif head[:8] == b"\x89HDF\r\n\x1a\n":
         config = _h5_config(path)
     else:
@@ -122,19 +126,24 @@ def _load(path: Path, allow_unsafe: bool, debug: bool) -> Any:
 def _archive_config(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("config.json").file_size > _LARGEST_CONFIG:
+                raise ValueError("its config.json unpacks to more than 256 MB")
             return json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        ValueError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise ModelError(f"The .keras file is damaged: {path} ({error}). Copy or save it again.") from error
 
 
 def _h5_config(path: Path) -> Any:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            text = file.attrs.get("model_config")
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise ModelError(f"The .h5 file is damaged: {path} ({error}). Copy or save it again.") from error
+    text = hdf5.check(path)
     if text is None:
         raise ModelError(f"The .h5 file must hold a whole model. Received: {path} with weights only. Use model.save.")
     try:
