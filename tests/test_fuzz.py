@@ -167,12 +167,12 @@ def test_damaged_tflite_files_in_the_interpreter(models, tmp_path):
 
 def test_damaged_keras_and_h5_files(models, tmp_path):
     """Fewer than of the others: for each the product starts a process that reads all of its HDF5 first."""
-    archives = damaged(tmp_path, [models / "tiny.keras"], mutations.ARCHIVE, 180, seed=2)
+    archives = damaged(tmp_path, [models / "tiny.keras"], mutations.ARCHIVE, 120, seed=2)
     folder = tmp_path / "h5"
     folder.mkdir()
-    legacy = damaged(folder, [models / "tiny.h5"], mutations.HDF5, 120, seed=3)
-    outcomes = check(open_all("source", [*archives, *legacy]), 300)
-    assert outcomes["ModelError"] > 150
+    legacy = damaged(folder, [models / "tiny.h5"], mutations.HDF5, 80, seed=3)
+    outcomes = check(open_all("source", [*archives, *legacy]), 200)
+    assert outcomes["ModelError"] > 100
 
 
 def test_damaged_arrays(tmp_path):
