@@ -1,6 +1,7 @@
 """A child process that answers, raises, chatters, crashes, hangs: what its parent sees and what stays on the disk."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def chatter(request, report):
 
 
 def warn_as_the_package(request, report):
-    exec(compile("import warnings; warnings.warn('too few samples')", "<our module>", "exec"))  # noqa: S102
+    warnings.warn_explicit("too few samples", UserWarning, "<our module>", 1)
 
 
 def hang(request, report):
@@ -197,3 +198,12 @@ def test_a_hanging_child_goes_with_its_parent(tmp_path, number, code):
         time.sleep(0.05)
     assert not any(map(is_alive, pids))
     assert list(temporary.iterdir()) == []
+
+
+def loop(request, report):
+    re.match("(a+)+$", "a" * 60 + "b")  # one call that does not come back and holds the interpreter's lock
+
+
+def test_the_time_ends_a_native_loop(temporary):
+    with pytest.raises(errors.ConversionError, match="did not end in time. Received: SIGALRM"):
+        run_isolated(f"{HERE}:loop", None, timeout_seconds=5)

@@ -18,12 +18,12 @@ RANKS = {
           operators targets precision tables listing metrics differences records ranges measured_ranges scalings
           arrays scripts elements images samples data digits""",
     1: "trust signatures legacy fake_quantization rules interception points channels qat pruning distillation zoo",
-    2: """flatbuffer metadata_tables metadata fingerprints interpreter trial stored roles summaries inspection
-          matching pairing detaching losses comparison agreement sources constants static_shapes subgraphs lowered
-          freezing tracing lowering_keras tensorflow_v1 lowering_tensorflow lowering_tflite lowering suspicion
-          tfrecords calibration converter_calibration recipes quantization repair compatibility verification
-          account ranging conversion""",
-    3: "isolation devices measurement",
+    2: """isolation hdf5 flatbuffer metadata_tables metadata fingerprints interpreter trial stored roles summaries
+          inspection matching pairing detaching losses comparison agreement sources constants static_shapes
+          subgraphs lowered freezing tracing lowering_keras tensorflow_v1 lowering_tensorflow lowering_tflite
+          lowering suspicion tfrecords calibration converter_calibration recipes quantization repair compatibility
+          verification account ranging conversion""",
+    3: "devices measurement",
     4: "bundle search reporting security",
     5: "__init__ cli demo __main__",
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import DataError
-from .scalings import SCALINGS, Scaling, scale
+from .scalings import Scaling, scale
 
 __all__ = [
     "InputSpec",

@@ -5,6 +5,7 @@ schema; it neither runs nor converts anything.
 """
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -80,7 +81,9 @@ def parse(content: bytes, *, place: str = "the model") -> Any:
             "Convert the model first."
         )
     try:
-        model = schema().ModelT.InitFromObj(schema().Model.GetRootAsModel(content, 0))
+        root = schema().Model.GetRootAsModel(content, 0)
+        _bound(root, len(content) // 4)
+        model = schema().ModelT.InitFromObj(root)
         _check(model)
         return model
     except (ValueError, IndexError, TypeError, OverflowError, MemoryError, AttributeError, KeyError) as error:
@@ -92,8 +95,37 @@ def parse(content: bytes, *, place: str = "the model") -> Any:
     raise ModelError(f"{place} is damaged: its flatbuffer cannot be read ({reason}). Copy or convert it again.")
 
 
+def _bound(root: Any, most: int) -> None:
+    """Refuses lists that add up to more than the file has room for: damage can name one table over and over."""
+    graphs = [root.Subgraphs(i) for i in range(_at_most(root.SubgraphsLength(), most))]
+    counts = [root.BuffersLength(), root.OperatorCodesLength(), root.MetadataLength(), root.SignatureDefsLength()]
+    for graph in graphs:
+        counts += [graph.InputsLength(), graph.OutputsLength(), graph.TensorsLength(), graph.OperatorsLength()]
+    _at_most(sum(counts), most)
+    total = 0
+    for graph in graphs:
+        for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
+            total += operator.InputsLength() + operator.OutputsLength()
+            _at_most(total, most)
+    for signature in (root.SignatureDefs(i) for i in range(root.SignatureDefsLength())):
+        total += signature.InputsLength() + signature.OutputsLength()
+        _at_most(total, most)
+
+
+def _at_most(count: int, most: int) -> int:
+    if count > most:
+        raise IndexError(count)
+    return count
+
+
 def _check(model: Any) -> None:
+    model.operatorCodes = model.operatorCodes or []
     for graph in model.subgraphs:
+        graph.tensors, graph.operators = graph.tensors or [], graph.operators or []
+        for part in (graph, *graph.operators):
+            part.inputs, part.outputs = (
+                np.zeros(0, np.int32) if indices is None else indices for indices in (part.inputs, part.outputs)
+            )
         count = len(graph.tensors)
         for index in (*_indices(graph.inputs), *_indices(graph.outputs)):
             if not 0 <= index < count:
@@ -191,8 +223,9 @@ def constant(model: Any, tensor: Any) -> np.ndarray | None:
     if data is None or not len(data) or dtype is None:
         return None
     shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
-    values = np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype)
-    return values.reshape(shape) if values.size == int(np.prod(shape)) else None
+    if len(data) != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
+        return None
+    return np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype).reshape(shape)
 
 
 def activation_tensors(model: Any) -> list[int]:

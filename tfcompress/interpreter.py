@@ -180,9 +180,9 @@ class Model:
                 self._allocate_unless_dynamic()
                 self.inputs = self._tensors(self._interpreter.get_input_details(), "inputs")
                 self.outputs = self._tensors(self._interpreter.get_output_details(), "outputs")
-        except (ValueError, RuntimeError, MemoryError) as error:
+            in_order = self.is_stateful and not reset_state  # in a batch no sample comes after another
+        except (ValueError, RuntimeError, MemoryError) as error:  # among them names that are no text
             raise ModelError(f"LiteRT refuses {self.name}: {one_line(error)} Convert it again.") from error
-        in_order = self.is_stateful and not reset_state  # in a batch no sample comes after another
         self._can_batch = bool(self.inputs) and all(i.shape[:1] == (None,) for i in self.inputs) and not in_order
 
     def _allocate_unless_dynamic(self) -> None:

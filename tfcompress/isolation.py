@@ -73,6 +73,7 @@ def run_isolated(
     request: Any,
     *,
     on_progress: Callable[[int, int | None], None] | None = None,
+    timeout_seconds: int | None = None,
     debug: bool = False,
 ) -> Any:
     """Returns what a function answers to ``request`` in a new Python process.
@@ -86,6 +87,7 @@ def run_isolated(
             ``Reporter``.
         request: any value that can be pickled.
         on_progress: called with (done, total or None) whenever the function reports. Default: nothing.
+        timeout_seconds: after how long the system ends the child, also inside a native loop. Default: None, never.
         debug: whether the child's output and tracebacks are shown on standard error. Default: False.
 
     Returns:
@@ -94,7 +96,7 @@ def run_isolated(
     Raises:
         TfcompressError: one that the function raised, of the same class and with the same message.
         ValueError: likewise; and so are ``TypeError``, ``OSError`` and ``MemoryError``.
-        ConversionError: another exception, an end by a signal, or no answer; one line that says what to do.
+        ConversionError: another exception, an end by a signal, the time is over, or no answer; one line that says what to do.
 
     Example:
         >>> run_isolated("tfcompress.isolation:count_letters", "four")
@@ -103,7 +105,7 @@ def run_isolated(
     with tempfile.TemporaryDirectory(prefix="tfcompress-", ignore_cleanup_errors=True) as name, _sigterm_raises():
         folder = Path(name)
         (folder / "tmp").mkdir()
-        (folder / "request").write_bytes(pickle.dumps((function_path, request, debug)))
+        (folder / "request").write_bytes(pickle.dumps((function_path, request, timeout_seconds, debug)))
         environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
         environment["TMPDIR"] = str(folder / "tmp")  # what a killed converter leaves behind goes with the folder
         with contextlib.ExitStack() as stack:
@@ -192,6 +194,8 @@ def _obituary(code: int, stage: str, said: str) -> str:
             f"The process was ended{while_doing}, as the system does when memory runs out{reason}. Received: "
             f"{_how(code)}. Free memory, use a smaller model, or fewer samples."
         )
+    if code == -signal.SIGALRM:
+        return f"The process did not end in time{while_doing}{reason}. Received: SIGALRM. The file may be damaged."
     if code < 0:
         return (
             f"A native library crashed{while_doing}{reason}. Received: {_how(code)}. The model may be damaged or hold "
@@ -218,7 +222,8 @@ def main() -> None:
     report = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # whatever prints to standard output from here on does not disturb the reports
     threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
-    function_path, request, debug = pickle.loads((folder / "request").read_bytes())
+    function_path, request, timeout_seconds, debug = pickle.loads((folder / "request").read_bytes())
+    signal.alarm(timeout_seconds or 0)  # a native loop that holds the interpreter's lock stops every thread, not this
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         answer = _call(function_path, request, report, debug)

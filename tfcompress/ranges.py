@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -109,6 +110,10 @@ def read_archive(path: str | os.PathLike) -> TrainedRanges | None:
     """
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        name = f"assets/{ASSET}"
-        return TrainedRanges.from_json(archive.read(name)) if name in archive.namelist() else None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = f"assets/{ASSET}"
+            text = archive.read(name) if name in archive.namelist() else None
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError) as error:
+        raise ModelError(f"The asset {ASSET} of {path} is damaged: {error}. Save the model again.") from error
+    return None if text is None else TrainedRanges.from_json(text)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from . import legacy, trust
+from . import hdf5, legacy, trust
 from .errors import ModelError
 from .quiet import converter_silenced
 from .ranges import TrainedRanges, hash_weights, read_archive
@@ -142,6 +142,7 @@ def _from_path(path: Path, allow_unsafe: bool, debug: bool, chosen: Mapping[str,
             f"The model must be a .keras, .h5 or .tflite file or a SavedModel folder. Received: {path}, "
             f"{path.stat().st_size} bytes of something else."
         )
+    hdf5.check(path)
     config = trust.read_config(path)
     if not allow_unsafe:
         trust.check_config(config, str(path), _known_objects())

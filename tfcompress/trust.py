@@ -7,6 +7,7 @@ nested. This module loads no model.
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,17 @@ TFMOT_CLASSES = frozenset(
 )
 """Layers of the TensorFlow Model Optimization toolkit (TFMOT), as they are named in files."""
 
-_ARCHIVE_ERRORS = (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, NotImplementedError, RuntimeError)
+_ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    ValueError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+_LARGEST_CONFIG = 1 << 28  # bytes
 _OWN_MODULES = ("keras", "tf_keras", "builtins", "tensorflow", "numpy", "tensorflow_model_optimization")
 _LAMBDAS = ("Lambda", "__lambda__")
 _SYMBOL_LAYERS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
@@ -54,6 +65,8 @@ def read_config(path: Path) -> Any:
     if _is_archive(path):
         try:
             with zipfile.ZipFile(path) as archive:
+                if archive.getinfo("config.json").file_size > _LARGEST_CONFIG:
+                    raise ValueError("its config.json unpacks to more than 256 MB")
                 return json.loads(archive.read("config.json"))
         except _ARCHIVE_ERRORS as error:
             raise ModelError(f"The .keras file is damaged: {path} ({error}). Copy or save it again.") from error

@@ -100,7 +100,10 @@ def walk(content: bytes) -> Contents:
                 floats.append(flatbuffer.tensor_name(tensor))
         for operator in graph.operators or []:
             if flatbuffer.op_name(model, operator) in _WEIGHT_INPUT:
-                tensor = graph.tensors[int(operator.inputs[_WEIGHT_INPUT[flatbuffer.op_name(model, operator)]])]
+                position = _WEIGHT_INPUT[flatbuffer.op_name(model, operator)]
+                if len(operator.inputs) <= position:
+                    continue
+                tensor = graph.tensors[int(operator.inputs[position])]
                 values = flatbuffer.constant(model, tensor)
                 if values is not None:
                     sparsity[flatbuffer.tensor_name(tensor)] = _zeros(tensor, values)

@@ -1,0 +1,81 @@
+"""Opens damaged files in a process of its own: one line "KIND PATH" in, one line of JSON out, until the input ends."""
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+
+def read_flatbuffer(path):
+    from tfcompress import flatbuffer, metadata, verification
+    from tfcompress.targets import TARGETS
+
+    content = Path(path).read_bytes()
+    model = flatbuffer.parse(content)
+    verification.walk(content)
+    verification.forbidden_floats(content, TARGETS["cpu-int8"])
+    metadata.read(content)
+    flatbuffer.pack(model)
+
+
+def open_interpreter(path):
+    from tfcompress.devices.agent import run_request
+
+    run_request({"model": path, "threads": 1, "warmup_runs": 0, "runs": 1, "seed": 0, "debug": False})
+
+
+def open_source(path):
+    from tfcompress.sources import open_source
+
+    open_source(path)
+
+
+def read_data(path):
+    from tfcompress.data import InputSpec, load_representative
+
+    specs = [InputSpec("image", (None, 8, 8, 3), np.dtype(np.float32))]
+    for _ in load_representative(path, specs).batches(4):
+        pass
+
+
+KINDS = {
+    "flatbuffer": read_flatbuffer,
+    "interpreter": open_interpreter,
+    "source": open_source,
+    "data": read_data,
+}
+
+
+def peak_bytes():
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main():
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    from tfcompress.errors import TfcompressError
+
+    warnings.simplefilter("ignore")
+    for line in sys.stdin:
+        kind, _, path = line.rstrip("\n").partition(" ")
+        foreign, outcome = "", "opened"
+        try:
+            KINDS[kind](path)
+        except TfcompressError as error:
+            outcome = type(error).__name__
+            if len(str(error).splitlines()) != 1:
+                foreign = f"not one line: {error}"
+        except Exception:  # noqa: BLE001 - what is foreign is what this looks for
+            foreign = traceback.format_exc()
+        answers.write(json.dumps({"outcome": outcome, "foreign": foreign, "peak_bytes": peak_bytes()}) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
