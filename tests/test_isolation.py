@@ -182,8 +182,16 @@ def is_alive(pid: int) -> bool:
 def test_a_hanging_child_goes_with_its_parent(tmp_path, number, code):
     temporary, note = tmp_path / "temporary", tmp_path / "pids"
     temporary.mkdir()
+    # A run in the background starts with SIGINT ignored, and so would its children.
     parent = subprocess.Popen(
-        [sys.executable, "-c", f"from tfcompress.isolation import run_isolated as r; r('{HERE}:hang', {str(note)!r})"],
+        [
+            sys.executable,
+            "-c",
+            (
+                "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+                f"from tfcompress.isolation import run_isolated as r; r('{HERE}:hang', {str(note)!r})"
+            ),
+        ],
         env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stderr=subprocess.DEVNULL,
     )

@@ -46,6 +46,7 @@ def test_activations_with_a_prescribed_range_have_an_inner_point():
 
 
 def test_nested_subclassed_and_operator_models_are_the_same_to_it():
+    keras.utils.clear_session()  # the operator's layer is numbered by session
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="a"), layers.ReLU(name="b")], name="inner")
     x = keras.Input((4,), name="x")
     nested = keras.Model(x, layers.Dense(2, name="head")(inner(x) + x))

@@ -135,7 +135,7 @@ def test_before_begin_epoch_the_training_is_the_plain_one():
     histories = []
     for callbacks in ([], [tfc.QuantizationAwareTraining(begin_epoch=2)]):
         model = compiled(tiny_cnn(), jit_compile=False)
-        histories.append(fit(model, callbacks, epochs=2, shuffle=False).history["loss"])
+        histories.append(fit(model, callbacks, epochs=3, shuffle=False).history["loss"][:2])
     assert histories[0] == pytest.approx(histories[1], rel=1e-5)
 
 

@@ -101,7 +101,8 @@ def convert(
             for every integer target.
         allow_float: shell patterns of operators that TFLite has in float only and strict mode lets pass, such as
             "NON_MAX_SUPPRESSION*" or "RFFT*". Default: none.
-        name: the model's name in the file's metadata. Default: that of the model or of its file.
+        name: the model's name in the file's metadata. Default: a Keras model's own, otherwise that of the
+            function or file.
         version: its version there. Default: "1".
         labels: names of the classes in order of their index, packed into the file. Default: none.
         allow_unsafe: whether a file may bring code or pickles along. Default: False.
@@ -201,7 +202,7 @@ def convert(
         tflite = static_shapes.fix_batch(tflite, place=source.name, debug=debug)
     tflite = metadata.attach(
         tflite,
-        name=name or Path(source.name).stem,
+        name=name or _own_name(source),
         version=version,
         normalisation=_normalisation(lowered, scaling),
         labels=labels,
@@ -235,6 +236,13 @@ def convert(
         samples=samples.first() if samples is not None else None,
         origins=origins,
     )
+
+
+def _own_name(source: sources.Source) -> str:
+    """Returns the model's name: a Keras model's own, so that its file gives the same bytes, otherwise the file's."""
+    if source.kind in ("keras", "tf_keras"):
+        return str(source.value.name)
+    return Path(source.name).stem
 
 
 _PLAIN_SCALINGS = {"raw": (0.0, 1.0), "zero_one": (0.0, 255.0), "minus_one_one": (127.5, 127.5)}

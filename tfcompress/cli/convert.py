@@ -124,7 +124,10 @@ def _flags() -> flags.FlagValues:
         "labels", None, "a text file with one class name a line, packed into the file", flag_values=values
     )
     flags.DEFINE_string(
-        "name", None, "the model's name in the file's metadata. Without it the file's", flag_values=values
+        "name",
+        None,
+        "the model's name in the file's metadata. Without it a Keras model's own, else the file's",
+        flag_values=values,
     )
     flags.DEFINE_string("version", "1", "the model's version in the file's metadata", flag_values=values)
     flags.DEFINE_string(
