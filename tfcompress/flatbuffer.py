@@ -15,7 +15,9 @@ from .errors import ModelError
 __all__ = [
     "FLOAT_TYPES",
     "activation_tensors",
+    "add_constant",
     "constant",
+    "drop_dead",
     "dtype_of",
     "expose",
     "fold_dynamic_reshapes",
@@ -298,12 +300,12 @@ def fold_dynamic_reshapes(model: Any) -> int:
         if len(computed) != 1 or not _is_an_axis(model, producer, computed[0]):
             continue
         shape = np.array([-1 if size is None else int(size) for size in sizes], np.int32)
-        operator.inputs = np.array([int(operator.inputs[0]), _add_constant(model, shape)], np.int32)
+        operator.inputs = np.array([int(operator.inputs[0]), add_constant(model, shape)], np.int32)
         if operator.builtinOptions is not None:
             operator.builtinOptions.newShape = shape
         folded += 1
     if folded:
-        _drop_dead(model)
+        drop_dead(model)
     return folded
 
 
@@ -315,7 +317,8 @@ def _is_an_axis(model: Any, producer: Mapping[int, Any], index: int) -> bool:
     return measuring is not None and op_name(model, measuring) == "SHAPE"
 
 
-def _add_constant(model: Any, values: np.ndarray) -> int:
+def add_constant(model: Any, values: np.ndarray) -> int:
+    """Adds a tensor of these int32 values to the main subgraph and returns its index."""
     schema, graph = _schema(), model.subgraphs[0]
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
@@ -327,7 +330,8 @@ def _add_constant(model: Any, values: np.ndarray) -> int:
     return len(graph.tensors) - 1
 
 
-def _drop_dead(model: Any) -> None:
+def drop_dead(model: Any) -> None:
+    """Removes the ops of the main subgraph whose results nobody reads, and the tensors that no op is left for."""
     graph = model.subgraphs[0]
     before = -1
     while before != len(graph.operators):
