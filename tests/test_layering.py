@@ -15,9 +15,9 @@ PACKAGE = ROOT / "tfcompress"
 # all of its modules, which may import each other. Names of modules that later versions bring do no harm.
 RANKS = {
     0: """errors files quiet schedules masks affine tensors observers operators targets precision tables metrics records ranges
-          arrays elements images samples data digits""",
+          arrays elements images samples data digits torch_files""",
     1: "signatures fake_quantization rules interception points channels qat pruning distillation zoo",
-    2: "flatbuffer interpreter shapes lowering sources calibration recipes quantization compatibility verification account conversion",
+    2: "flatbuffer interpreter shapes lowering layouts free_batch torch_modules torch_examples torch_source sources calibration recipes quantization compatibility verification account conversion",
     3: "devices measurement",
     4: "search reporting security",
     5: "__init__ cli demo __main__",

@@ -31,7 +31,10 @@ def free_batch(content: bytes, examples: Mapping[str, np.ndarray], *, debug: boo
     """
     model = flatbuffer.parse(content)
     graph = model.subgraphs[0]
-    if any(len(_shape(graph.tensors[int(index)])) < 1 or _shape(graph.tensors[int(index)])[0] != 1 for index in graph.inputs):
+    if any(
+        len(_shape(graph.tensors[int(index)])) < 1 or _shape(graph.tensors[int(index)])[0] != 1
+        for index in graph.inputs
+    ):
         return None
     _free_shapes(model)
     candidate = flatbuffer.pack(model)
@@ -52,6 +55,7 @@ def free_batch(content: bytes, examples: Mapping[str, np.ndarray], *, debug: boo
             signature = [-1 if one != two else one for one, two in zip(single[index], double[index], strict=True)]
             tensor.shape = np.array(single[index], np.int32)
             tensor.shapeSignature = np.array(signature, np.int32) if -1 in signature else None
+    flatbuffer.unique_names(model)
     return flatbuffer.pack(model)
 
 
@@ -59,26 +63,40 @@ def _shape(tensor: Any) -> list[int]:
     return [] if tensor.shape is None else [int(size) for size in tensor.shape]
 
 
-# Where an op reads the size of its result, -1 meaning "what is left" or "all".
-_SIZES = {"RESHAPE": 1, "SLICE": 2}
-
-
 def _free_shapes(model: Any) -> None:
     graph = model.subgraphs[0]
     for operator in graph.operators:
         name = flatbuffer.op_name(model, operator)
-        position = _SIZES.get(name)
-        if position is None or len(operator.inputs) <= position:
+        found = [flatbuffer.constant(model, graph.tensors[int(index)]) for index in operator.inputs[1:]]
+        constants = [values for values in found if values is not None and values.size]
+        if name not in ("RESHAPE", "SLICE") or not constants or len(constants) < len(found):
             continue
-        source = _shape(graph.tensors[int(operator.inputs[0])])
-        sizes = flatbuffer.constant(model, graph.tensors[int(operator.inputs[position])])
-        if sizes is None or not sizes.size or sizes[0] != 1 or source[:1] != [1] or -1 in sizes:
-            continue
-        free = np.concatenate([[-1], sizes[1:]]).astype(np.int32)
-        operator.inputs = np.array(operator.inputs, np.int32)
-        operator.inputs[position] = flatbuffer.add_constant(model, free)
-        if name == "RESHAPE" and operator.builtinOptions is not None:
-            operator.builtinOptions.newShape = free
+        is_single = _shape(graph.tensors[int(operator.inputs[0])])[:1] == [1]
+        if is_single and name == "RESHAPE" and constants[0][0] == 1 and -1 not in constants[0]:
+            free = np.concatenate([[-1], constants[0][1:]]).astype(np.int32)
+            operator.inputs = np.array([operator.inputs[0], flatbuffer.add_constant(model, free)], np.int32)
+            if operator.builtinOptions is not None:
+                operator.builtinOptions.newShape = free
+        elif is_single and name == "SLICE" and constants[0][0] == 0 and constants[1][0] == 1:
+            _slice_all_samples(model, operator, constants[0], constants[1])
+
+
+def _slice_all_samples(model: Any, operator: Any, begin: np.ndarray, size: np.ndarray) -> None:
+    """Turns SLICE into STRIDED_SLICE, which can leave an axis out; SLICE over an open axis is not delegated."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.STRIDED_SLICE
+    code.version = 1
+    model.operatorCodes.append(code)
+    operator.opcodeIndex = len(model.operatorCodes) - 1
+    source = np.array(_shape(model.subgraphs[0].tensors[int(operator.inputs[0])]))
+    end = np.where(size < 0, source, begin + size)
+    parts = [flatbuffer.add_constant(model, np.asarray(p, np.int32)) for p in (begin, end, np.ones_like(begin))]
+    operator.inputs = np.array([operator.inputs[0], *parts], np.int32)
+    operator.builtinOptionsType = schema.BuiltinOptions.StridedSliceOptions
+    operator.builtinOptions = schema.StridedSliceOptionsT()
+    operator.builtinOptions.beginMask = operator.builtinOptions.endMask = 1  # bit 0: the batch axis as a whole
 
 
 def _interpreter(content: bytes, feeds: Mapping[str, np.ndarray]) -> Any:
@@ -108,7 +126,9 @@ def _run(content: bytes, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 
 def _shapes(content: bytes, feeds: Mapping[str, np.ndarray]) -> dict[int, tuple[int, ...]]:
     interpreter = _interpreter(content, feeds)
-    return {detail["index"]: tuple(int(size) for size in detail["shape"]) for detail in interpreter.get_tensor_details()}
+    return {
+        detail["index"]: tuple(int(size) for size in detail["shape"]) for detail in interpreter.get_tensor_details()
+    }
 
 
 def _same(answer: np.ndarray, wanted: np.ndarray) -> bool:

@@ -196,13 +196,21 @@ def _bounded_border(model: Any) -> bool:
         pool = graph.only_reader(pad, "MAX_POOL_2D")
         border = flatbuffer.constant(model, graph.graph.tensors[int(pad.inputs[2])])
         widths = flatbuffer.constant(model, graph.graph.tensors[int(pad.inputs[1])])
-        if pool is None or border is None or widths is None or border.size != 1 or float(np.ravel(border)[0]) != -np.inf:
+        if (
+            pool is None
+            or border is None
+            or widths is None
+            or border.size != 1
+            or float(np.ravel(border)[0]) != -np.inf
+        ):
             continue
         options = pool.builtinOptions
         fits = np.array_equal(widths[[0, 3]], np.zeros((2, 2))) and 2 * int(widths[1].max()) <= options.filterHeight
         if not fits or 2 * int(widths[2].max()) > options.filterWidth:
             continue
-        name, kind = ("PAD", "PadOptions") if _is_not_negative(graph, int(pad.inputs[0])) else ("MIRROR_PAD", "MirrorPadOptions")
+        name, kind = (
+            ("PAD", "PadOptions") if _is_not_negative(graph, int(pad.inputs[0])) else ("MIRROR_PAD", "MirrorPadOptions")
+        )
         pad.opcodeIndex = _operator_code(model, name)
         pad.inputs = np.array(pad.inputs[:2], np.int32)
         pad.builtinOptionsType = getattr(schema.BuiltinOptions, kind)

@@ -24,11 +24,63 @@ _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch/serializati
 _OPERATOR = re.compile(r"torch\.ops\.(aten|prim|prims|_c10d_functional|higher_order)\.\w+(\.\w+)?|math\.[a-z]\w*")
 _SYMBOLIC = re.compile(r"torch\.(sym_\w+|_sym_\w+)")
 _ARITHMETIC = frozenset(
-    "add sub mul floordiv truediv mod neg pow ge gt le lt eq ne getitem and_ or_ not_ pos abs".split()
+    [
+        "add",
+        "sub",
+        "mul",
+        "floordiv",
+        "truediv",
+        "mod",
+        "neg",
+        "pow",
+        "ge",
+        "gt",
+        "le",
+        "lt",
+        "eq",
+        "ne",
+        "getitem",
+        "and_",
+        "or_",
+        "not_",
+        "pos",
+        "abs",
+    ]
 )
 _FUNCTIONS = frozenset(
-    """Symbol Integer Float Rational Max Min Mod PythonMod FloorDiv CleanDiv CeilDiv CeilToInt FloorToInt ModularIndexing
-    IntTrueDiv FloatTrueDiv PowByNatural TruncToInt RoundToInt ToFloat Where And Or Not Eq Ne Ge Gt Le Lt Identity""".split()
+    [
+        "Symbol",
+        "Integer",
+        "Float",
+        "Rational",
+        "Max",
+        "Min",
+        "Mod",
+        "PythonMod",
+        "FloorDiv",
+        "CleanDiv",
+        "CeilDiv",
+        "CeilToInt",
+        "FloorToInt",
+        "ModularIndexing",
+        "IntTrueDiv",
+        "FloatTrueDiv",
+        "PowByNatural",
+        "TruncToInt",
+        "RoundToInt",
+        "ToFloat",
+        "Where",
+        "And",
+        "Or",
+        "Not",
+        "Eq",
+        "Ne",
+        "Ge",
+        "Gt",
+        "Le",
+        "Lt",
+        "Identity",
+    ]
 )
 _NODES = (
     *(ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp, ast.Call, ast.Name, ast.Constant, ast.keyword),

@@ -255,7 +255,9 @@ def _from_program(program: Any, name: str) -> Opened:
         values = [inputs[key] for key in names]
         return module(*values[:leading], **dict(zip(keywords, values[leading:], strict=True)))
 
-    holders = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and "val" in node.meta}
+    holders = {
+        node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and "val" in node.meta
+    }
     sizes = [holders[key].shape[0] for key in program.graph_signature.user_inputs if len(holders[key].shape)]
     fixed = next((size for size in sizes if isinstance(size, int)), None)
     return Opened(name, module, names, call, dict(zip(names, flat, strict=False)), fixed)
@@ -286,7 +288,9 @@ def _from_script(
 
 def _fixed_batch(program: Any) -> int | None:
     inputs = set(program.graph_signature.user_inputs)
-    sizes = [node.meta["val"].shape[0] for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
+    sizes = [
+        node.meta["val"].shape[0] for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs
+    ]
     return next((size for size in sizes if isinstance(size, int)), None)
 
 

@@ -4,27 +4,27 @@ A module is exported by ``torch.export`` and lowered by litert-torch, both of th
 PyTorch model comes in. How files are opened is decided by ``torch_modules``, integer arithmetic elsewhere.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from . import flatbuffer, layouts, torch_modules
+from . import flatbuffer, layouts, torch_examples, torch_modules
 from .arrays import InputSpec
 from .errors import ConversionError, ModelError
 from .free_batch import free_batch
 from .layouts import count_transposes
 from .lowering import Lowered
+from .torch_examples import Shape
 from .torch_files import detect
 from .torch_modules import is_torch
 
 __all__ = ["count_transposes", "detect", "is_torch", "lower_torch"]
 
 _REFERENCE_BATCH = 8  # a large model's tensors for more samples at a time would cost gigabytes
+_LARGEST_DIFFERENCE = 0.01  # of the largest value: far above rounding, far below another op's answer
 _CHANNELS_FIRST = (0, 3, 1, 2)
 _BATCH_IS_FIXED = "batch size {0}: the exported graph has it built in, so samples run {0} at a time"
-
-Shape = Sequence[int | None]
 
 
 def lower_torch(
@@ -72,109 +72,55 @@ def lower_torch(
     torch, litert_torch = torch_modules.frameworks(_name_of(model), debug=debug)
 
     def given(names: tuple[str, ...]) -> dict[str, Any]:
-        return _examples(names, sample_inputs, input_shapes, torch, _name_of(model))
+        return torch_examples.examples_for(names, sample_inputs, input_shapes, torch, _name_of(model))
 
     opened = torch_modules.open_module(model, torch, shapes=given, allow_unsafe=allow_unsafe, debug=debug)
     has_own = bool(opened.examples) and sample_inputs is None and input_shapes is None
     examples = dict(opened.examples) if has_own else given(opened.inputs)
     _check_weights(opened, torch)
-    batch, wants_any = _batch(opened, examples, input_shapes)
-    examples = {name: _resized(tensor, batch) for name, tensor in examples.items()}
+    batch, asks_any = torch_examples.batch_to_export(opened, examples, input_shapes)
+    examples = {name: torch_examples.resized(tensor, batch) for name, tensor in examples.items()}
     images = [name for name, tensor in examples.items() if nhwc and tensor.dim() == 4]
     adapter = _adapter(torch, opened, images)
-    fed = {name: tensor.permute(0, 2, 3, 1).contiguous() if name in images else tensor for name, tensor in examples.items()}
+    fed = {
+        name: tensor.permute(0, 2, 3, 1).contiguous() if name in images else tensor for name, tensor in examples.items()
+    }
     with torch_modules.quietly(debug=debug), torch_modules.evaluating(adapter), torch.no_grad():
         try:
             outputs = adapter.names(fed)
-            content = litert_torch.convert(adapter, (), dict(fed)).model_content()
+            exported = litert_torch.convert(adapter, (), dict(fed)).model_content()
         except Exception as error:  # PyTorch and the converter raise many kinds, none of a common parent
             raise ConversionError(
                 f"The model cannot be expressed in TFLite's ops: {opened.name} ({torch_modules.first_line(error)}) "
                 "Replace what is named, or run with --debug for the converter's own log."
             ) from error
-    parsed = flatbuffer.parse(content)
-    inputs, order = _order(parsed)
+    content, order = _repaired(exported, outputs)
+    names = tuple(outputs[i] for i in order)
+    probe = {name: torch_examples.probe(tensor) for name, tensor in fed.items()}
+    freed = free_batch(content, probe, debug=debug) if asks_any and batch == 1 else None
+    skipped = {} if freed or not asks_any else {"batch": _BATCH_IS_FIXED.format(batch)}
+    content = freed or content
+    # A file with a batch of its own is compared at that batch: samples may depend on each other.
+    reference = _reference(adapter, fed, order, torch, opened.batch or (None if freed else batch))
+    _check_answers(content, names, reference, probe, opened.name, debug)
+    return Lowered(content, _specs(content), names, reference, {}, skipped)
+
+
+def _repaired(exported: bytes, outputs: list[str]) -> tuple[bytes, list[int]]:
+    """Returns litert-torch's file in the hub's form, and which of the module's outputs each of the file's is."""
+    model = flatbuffer.parse(exported)
+    inputs, order = _order(model)
     # With this mark of litert-torch TFLiteConverter's quantizer takes no weight for a constant and leaves all in float.
-    parsed.metadata = [entry for entry in parsed.metadata or [] if _text(entry.name) != "keep_stablehlo_constant"]
-    flatbuffer.fold_dynamic_reshapes(parsed)
-    layouts.tidy(parsed)
-    flatbuffer.set_signature(parsed, inputs, [outputs[i] for i in order])
-    _readable_names(parsed)
-    content = flatbuffer.pack(parsed)
-    skipped = {}
-    if wants_any:
-        freed = free_batch(content, {name: _probe(tensor) for name, tensor in fed.items()}, debug=debug)
-        if freed is None:
-            skipped["batch"] = _BATCH_IS_FIXED.format(batch)
-        content = freed or content
-    reference = _reference(adapter, fed, order, torch, opened.batch)
-    return Lowered(content, _specs(content), tuple(outputs[i] for i in order), reference, {}, skipped)
+    model.metadata = [entry for entry in model.metadata or [] if _text(entry.name) != "keep_stablehlo_constant"]
+    flatbuffer.fold_dynamic_reshapes(model)
+    layouts.tidy(model)
+    flatbuffer.set_signature(model, inputs, [outputs[i] for i in order])
+    _readable_names(model)
+    return flatbuffer.pack(model), order
 
 
 def _name_of(model: Any) -> str:
     return str(model) if isinstance(model, str | bytes) or hasattr(model, "__fspath__") else type(model).__name__
-
-
-def _examples(
-    names: tuple[str, ...], samples: Any, shapes: Mapping[str, Shape] | None, torch: Any, place: str
-) -> dict[str, Any]:
-    """Returns a tensor by input name, from what the caller gave."""
-    if samples is None and not shapes:
-        raise ModelError(
-            f"A PyTorch model is exported on an example. Received: {place} with the inputs {', '.join(names)} and none for "
-            f"them. Pass --input_shape={names[0] if names else 'x'}:1,3,224,224 "
-            f"(input_shapes={{{names[0] if names else 'x'!r}: (1, 3, 224, 224)}}), or sample_inputs."
-        )
-    if samples is None:
-        generator = torch.Generator().manual_seed(0)
-        given = {
-            name: torch.randn([1 if i == 0 and size is None else _size(name, size) for i, size in enumerate(shape)], generator=generator)
-            for name, shape in (shapes or {}).items()
-        }
-    elif isinstance(samples, Mapping):
-        given = dict(samples)
-    else:
-        values = list(samples) if isinstance(samples, list | tuple) else [samples]
-        given = dict(zip(names, values, strict=False)) if len(values) <= len(names) else dict(enumerate(values))
-    missing = [name for name in names if name not in given]
-    if missing or any(not isinstance(name, str) for name in given):
-        raise ModelError(
-            f"Each input needs one example. Received: {', '.join(map(str, given)) or 'none'} for the inputs "
-            f"{', '.join(names)} of {place}. Name them as forward does."
-        )
-    return {name: value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value)) for name, value in given.items()}
-
-
-def _size(name: str, size: int | None) -> int:
-    if size is None or size < 1:
-        raise ModelError(
-            f"Only the batch axis of a PyTorch model may be open here. Received: {size} in the shape of {name}. Write its size."
-        )
-    return size
-
-
-def _batch(opened: Any, examples: Mapping[str, Any], shapes: Mapping[str, Shape] | None) -> tuple[int, bool]:
-    """Returns the batch size to export with, and whether the file should take any."""
-    given = [shape[0] for shape in (shapes or {}).values() if len(shape)]
-    if any(size is not None for size in given):
-        return int(next(size for size in given if size is not None)), False
-    if any(tensor.dim() == 0 for tensor in examples.values()):
-        raise ModelError(f"Inputs have the batch as their first axis. Received: a single number for {opened.name}.")
-    return opened.batch or 1, (opened.batch or 1) == 1
-
-
-def _resized(tensor: Any, batch: int) -> Any:
-    repeats = -(-batch // len(tensor))
-    return tensor.repeat(repeats, *[1] * (tensor.dim() - 1))[:batch].contiguous()
-
-
-def _probe(tensor: Any) -> np.ndarray:
-    """Returns two samples that differ where the input is float."""
-    example = torch_modules.to_numpy(tensor[:1])
-    if example.dtype.kind == "f":
-        return np.random.default_rng(0).normal(size=(2, *example.shape[1:])).astype(np.float32)
-    narrow = example.astype(np.int32) if example.dtype == np.int64 else example
-    return np.concatenate([narrow, narrow])
 
 
 def _check_weights(opened: Any, torch: Any) -> None:
@@ -269,6 +215,37 @@ def _specs(content: bytes) -> tuple[InputSpec, ...]:
     return tuple(specs)
 
 
+def _check_answers(
+    content: bytes,
+    names: tuple[str, ...],
+    reference: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]],
+    probe: Mapping[str, np.ndarray],
+    place: str,
+    debug: bool,
+) -> None:
+    """Refuses a file whose answers are not PyTorch's: litert-torch translates a few ops to others.
+
+    For instance max_pool2d with padding (1, 0), which litert-torch 0.10 pads on both axes.
+    """
+    from .interpreter import open_model
+
+    file = open_model(content, debug=debug)
+    answers = file.run({info.name: probe[info.name] for info in file.inputs})
+    for name, expected in zip(names, reference(probe), strict=True):
+        answer = answers[name]
+        sound = answer.shape == expected.shape
+        if sound and expected.dtype.kind == "f":
+            finite = np.isfinite(expected)
+            largest = np.abs(expected[finite]).max(initial=0.0)
+            sound = bool(np.abs(answer - expected)[finite].max(initial=0.0) <= _LARGEST_DIFFERENCE * max(largest, 1e-6))
+        if not sound:
+            raise ConversionError(
+                f"The file must answer as the PyTorch model does. Received: {name} of {place} as {answer.shape}, PyTorch "
+                f"{expected.shape}, or values that differ by more than {_LARGEST_DIFFERENCE:.0%}: litert-torch translated an "
+                "op wrongly. Convert parts of the model to find it, and write that part in other ops."
+            )
+
+
 def _reference(
     adapter: Any, fed: Mapping[str, Any], order: list[int], torch: Any, only: int | None
 ) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
@@ -285,7 +262,7 @@ def _reference(
                 for name, example in fed.items():
                     values = arrays.get(name)
                     block = example[:1] if values is None else torch.as_tensor(np.array(values[start : start + held]))
-                    feeds[name] = _resized(block.to(example.dtype), only or held)
+                    feeds[name] = torch_examples.resized(block.to(example.dtype), only or held)
                 results = adapter(**feeds)
                 blocks.append([torch_modules.to_numpy(results[i])[:held] for i in order])
         return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
