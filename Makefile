@@ -1,6 +1,6 @@
 # make demo      trains, converts and measures the handwritten digits; results in demo_output/
 # make test      the quick tests
-# make test-all  every test
+# make test-all  every test, those of PyTorch models too
 # make lint      style and types
 # make clean     removes everything that make has made
 #
@@ -10,7 +10,10 @@ SHELL := /bin/sh
 PYTHON ?=
 VENV := .venv
 STAMP := $(VENV)/.installed
+TORCH := $(VENV)/.installed-torch
 RUN := $(VENV)/bin/python
+# A dependency of litert-torch brings a pytest plugin that warns while it loads, and warnings are errors here.
+PYTEST := $(RUN) -m pytest -p no:anyio -q -n 2
 QUICK := not slow and not devicelab and not torch and not fuzz and not docs
 
 # Keras 2 instead of Keras 3 would answer to the name tf.keras.
@@ -22,10 +25,10 @@ demo: $(STAMP)
 	@$(RUN) -m tfcompress.demo --output=demo_output
 
 test: $(STAMP)
-	@$(RUN) -m pytest -q -n 2 -m "$(QUICK)"
+	@$(PYTEST) -m "$(QUICK)"
 
-test-all: $(STAMP)
-	@$(RUN) -m pytest -q -n 2
+test-all: $(TORCH)
+	@$(PYTEST)
 
 lint: $(STAMP)
 	@$(RUN) -m ruff check --line-length 120 .
@@ -57,4 +60,10 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@echo "Installing tfcompress and its pinned dependencies into $(VENV) (a few minutes)..."
 	@'$(wordlist 2,99,$(answer))' -m venv --clear $(VENV)
 	@$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# PyTorch is 1.8 GB that only its own tests need, so that make test and make demo do without.
+$(TORCH): $(STAMP)
+	@echo "Installing PyTorch and litert-torch into $(VENV) (a few minutes)..."
+	@$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
 	@touch $@

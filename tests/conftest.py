@@ -59,7 +59,7 @@ def _forbidden_skips(config) -> list[str]:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or find_shared() is None:
         return []
-    return sorted({report.nodeid for report in _skipped(reporter) if "shared" in report.keywords})
+    return sorted({report.nodeid for report in _skipped(reporter) if "shared" in getattr(report, "keywords", ())})
 
 
 @pytest.hookimpl(tryfirst=True)

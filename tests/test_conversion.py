@@ -296,22 +296,6 @@ def test_a_quantized_file_is_no_source(model, tmp_path):
         tfc.convert(path, representative_data=X)
 
 
-def test_resnet8_is_as_good_as_the_official_file(shared_data):
-    data = np.load(shared_data / "cifar10" / "cifar10_subset.npz")
-    result = tfc.convert(
-        shared_data / "mlperf_resnet8" / "pretrainedResnet.h5",
-        representative_data=data["x_train"].astype(np.float32),
-        target="cpu-int8",
-    )
-    official = verification.walk((shared_data / "mlperf_resnet8" / "pretrainedResnet_quant.tflite").read_bytes())
-    answers = open_model(result.tflite).run({"input_1": data["x_test"].astype(np.float32)})
-    accuracy = np.mean(next(iter(answers.values())).argmax(1) == data["y_test"].ravel())
-    assert accuracy >= 0.87
-    assert result.float_tensors == ()
-    assert result.size_bytes <= 1.02 * official.size_bytes
-    assert dict(result.ops) == dict(official.ops)
-
-
 def test_ranges_of_an_unnamed_input_survive_the_file(tmp_path):
     model = compiled(keras.Sequential([keras.Input((8, 8, 2)), layers.Flatten(), layers.Dense(3)]))
     model.fit(X, Y, epochs=2, verbose=0, callbacks=[tfc.QuantizationAwareTraining()])

@@ -62,6 +62,8 @@ def convert(
     name: str | None = None,
     version: str = "1",
     labels: Sequence[str] | None = None,
+    sample_inputs: Any = None,
+    nhwc: bool = False,
     allow_unsafe: bool = False,
     on_progress: Callable[[int, int | None], None] | None = None,
     debug: bool = False,
@@ -69,8 +71,9 @@ def convert(
     """Returns the ``.tflite`` file of a model for a target, with an account of what was done.
 
     Args:
-        model: a Keras 3 or tf_keras model, a ``tf.function`` or module, or a path to a ``.keras``, ``.h5`` or float
-            ``.tflite`` file or a SavedModel folder.
+        model: a Keras 3 or tf_keras model, a ``tf.function`` or module, a PyTorch module or exported program (the extra
+            ``[torch]``), or a path to a ``.keras``, ``.h5``, float ``.tflite``, ``.pt2`` or ``.pt`` file or a SavedModel
+            folder.
         target: a name from ``tfcompress.TARGETS`` or a ``Target``. Default: "cpu-int8" when there are trained ranges or
             representative data, else "dynamic".
         representative_data: what the model will see: ``.npy``, ``.npz``, a folder of images, arrays, or a
@@ -105,6 +108,9 @@ def convert(
             function or file.
         version: its version there. Default: "1".
         labels: names of the classes in order of their index, packed into the file. Default: none.
+        sample_inputs: inputs that a PyTorch model is exported on: arrays by input name, a list in order, or the path of
+            a ``.npy`` or ``.npz`` file. Default: those of a ``.pt2`` file, or made from ``input_shapes``.
+        nhwc: whether a PyTorch model's pictures come as (n, h, w, c), as TFLite has them. Default: False, as in PyTorch.
         allow_unsafe: whether a file may bring code or pickles along. Default: False.
         on_progress: called with (samples calibrated, total or None) now and then. Default: nothing.
         debug: whether TensorFlow's log lines are shown. Default: False.
@@ -134,7 +140,13 @@ def convert(
     chosen_observer = calibrating.resolve_observer(observer)
     chosen = resolve_target(target) if target is not None else None
     source = sources.open_source(
-        model, signature=signature, input_shapes=input_shapes, allow_unsafe=allow_unsafe, debug=debug
+        model,
+        signature=signature,
+        input_shapes=input_shapes,
+        sample_inputs=sample_inputs,
+        nhwc=nhwc,
+        allow_unsafe=allow_unsafe,
+        debug=debug,
     )
     if chosen is None:
         has_ranges = (source.stored is not None or source.fake_quantized) and ranges != "calibrated"
@@ -196,7 +208,7 @@ def convert(
         tflite = quantization.quantize(hub, found, chosen, rules=precision_rules, backend=quantizer, debug=debug)
     elif repair:
         raise ValueError(f"Repairs are for integer targets. Received: target={chosen.name!r}. Leave repair out.")
-    elif source.kind == "tflite":
+    elif source.kind in _LOWERED_IN_FLOAT:
         tflite = recipes.quantize_weights(lowered.content, chosen)
     if chosen.static:
         tflite = static_shapes.fix_batch(tflite, place=source.name, debug=debug)
@@ -236,6 +248,9 @@ def convert(
         samples=samples.first() if samples is not None else None,
         origins=origins,
     )
+
+
+_LOWERED_IN_FLOAT = ("tflite", "torch")  # sources whose weights are made smaller in the finished float file
 
 
 def _own_name(source: sources.Source) -> str:
@@ -305,6 +320,6 @@ def _left_in_float(tflite: bytes, target: Target, forbidden: Sequence[str]) -> s
 
 
 def _lower(source: sources.Source, stored: Any, target: Target, debug: bool) -> lowering.Lowered:
-    in_the_hub = not target.integer and source.kind != "tflite"
+    in_the_hub = not target.integer and source.kind not in _LOWERED_IN_FLOAT
     weights = target.weights if in_the_hub else "float32"
     return lowering.lower(source, ranges=stored, weights=weights, debug=debug)

@@ -17,6 +17,7 @@ from .errors import ModelError
 __all__ = [
     "FLOAT_TYPES",
     "activation_tensors",
+    "add_constant",
     "constant",
     "drop_dead",
     "dtype_of",
@@ -347,7 +348,7 @@ def fold_dynamic_reshapes(model: Any) -> int:
         if len(computed) != 1 or not _is_an_axis(model, producer, computed[0]):
             continue
         shape = np.array([-1 if size is None else int(size) for size in sizes], np.int32)
-        operator.inputs = np.array([int(operator.inputs[0]), _add_constant(model, shape)], np.int32)
+        operator.inputs = np.array([int(operator.inputs[0]), add_constant(model, shape)], np.int32)
         if operator.builtinOptions is not None:
             operator.builtinOptions.newShape = shape
         folded += 1
@@ -388,7 +389,8 @@ def new_operator(model: Any, name: str, inputs: list[int], outputs: list[int]) -
     return operator
 
 
-def _add_constant(model: Any, values: np.ndarray) -> int:
+def add_constant(model: Any, values: np.ndarray) -> int:
+    """Adds a tensor of these int32 values to the main subgraph and returns its index."""
     graph, tensor = model.subgraphs[0], schema().TensorT()
     tensor.name, tensor.buffer = b"shape", new_buffer(model, values)
     tensor.shape, tensor.type = np.array(values.shape, np.int32), schema().TensorType.INT32
@@ -397,7 +399,7 @@ def _add_constant(model: Any, values: np.ndarray) -> int:
 
 
 def drop_dead(model: Any) -> None:
-    """Removes the ops of the main subgraph that nothing reads, and the tensors that are left over."""
+    """Removes the ops of the main subgraph whose results nobody reads, and the tensors that no op is left for."""
     graph = model.subgraphs[0]
     before = -1
     while before != len(graph.operators):

@@ -13,6 +13,7 @@ from .lowering_tensorflow import lower_function, lower_legacy, lower_saved_model
 from .lowering_tflite import lower_flatbuffer
 from .quiet import converter_silenced
 from .sources import Source
+from .torch_source import lower_torch
 
 __all__ = [
     "Lowered",
@@ -23,6 +24,7 @@ __all__ = [
     "lower_keras",
     "lower_legacy",
     "lower_saved_model",
+    "lower_torch",
 ]
 
 
@@ -64,7 +66,16 @@ def lower(
         return lower_function(source.value, signature=source.signature, weights=weights, name=source.name, **options)
     if weights != "float32":
         raise ConversionError(
-            f"Weights of a .tflite file are stored as they are. Received: {source.name} for {weights} weights. Convert "
-            "the model it came from, or choose an integer target."
+            f"Weights of a .tflite file or PyTorch model are lowered as they are. Received: {source.name} for {weights} "
+            "weights. Lower it to float32 and quantize the weights afterwards."
+        )
+    if source.kind == "torch":
+        return lower_torch(
+            source.value,
+            sample_inputs=source.sample_inputs,
+            input_shapes=source.input_shapes or None,
+            nhwc=source.nhwc,
+            allow_unsafe=source.allow_unsafe,
+            debug=debug,
         )
     return lower_flatbuffer(source.value, place=source.name, signature=source.signature, **options)

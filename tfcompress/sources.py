@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from . import hdf5, legacy, trust
+from . import hdf5, legacy, torch_files, torch_modules, trust
 from .errors import ModelError
 from .quiet import converter_silenced
 from .ranges import TrainedRanges, hash_weights, read_archive
 
 __all__ = ["Kind", "Source", "open_source"]
 
-Kind = Literal["keras", "tf_keras", "saved_model", "function", "tflite"]
+Kind = Literal["keras", "tf_keras", "saved_model", "function", "tflite", "torch"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Source:
     """A model that is ready to be lowered.
 
     Args:
-        kind: "keras" (Keras 3), "tf_keras", "saved_model", "function" (of TensorFlow) or "tflite".
+        kind: "keras" (Keras 3), "tf_keras", "saved_model", "function" (of TensorFlow), "tflite" or
+            "torch".
         name: how messages name it.
         value: the model, the function, the folder's path or the file's bytes.
         stored: trained ranges that came with a Keras model. Default: None.
@@ -35,6 +36,9 @@ class Source:
         input_shapes: whole shapes by input name, fixing dynamic axes. Default: none.
         fake_quantized: whether the model itself holds ranges, as fake quantization by TFMOT; lowering returns them as
             ``Lowered.trained``. Default: False.
+        sample_inputs: inputs that a PyTorch model is exported on; see ``torch_source.lower_torch``. Default: None.
+        nhwc: whether a PyTorch model's pictures come channels last. Default: False.
+        allow_unsafe: whether a PyTorch file may bring code along when it is opened for lowering. Default: False.
     """
 
     kind: Kind
@@ -45,13 +49,20 @@ class Source:
     signature: str | None = None
     input_shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     fake_quantized: bool = False
+    sample_inputs: Any = field(default=None, repr=False)
+    nhwc: bool = False
+    allow_unsafe: bool = False
 
     def __post_init__(self) -> None:
-        if self.signature is not None and self.kind in ("keras", "tf_keras"):
+        if self.signature is not None and self.kind in ("keras", "tf_keras", "torch"):
+            framework = "PyTorch" if self.kind == "torch" else "Keras"
             raise ValueError(
-                f"signature chooses among a file's functions. Received: {self.signature!r} for the Keras model "
+                f"signature chooses among a file's functions. Received: {self.signature!r} for the {framework} model "
                 f"{self.name}. Leave it out."
             )
+        if self.kind != "torch" and (self.nhwc or self.sample_inputs is not None):
+            option = "nhwc" if self.nhwc else "sample_inputs"
+            raise ValueError(f"{option} is for PyTorch models. Received: it for {self.name}. Leave it out.")
 
 
 def open_source(
@@ -59,25 +70,29 @@ def open_source(
     *,
     signature: str | None = None,
     input_shapes: Mapping[str, Sequence[int | None]] | None = None,
+    sample_inputs: Any = None,
+    nhwc: bool = False,
     allow_unsafe: bool = False,
     debug: bool = False,
 ) -> Source:
     """Returns the source for a model in memory, or for a path to one.
 
     Args:
-        model: a Keras 3 or tf_keras model, a TensorFlow function or module, or a path to a ``.keras``, ``.h5`` or
-            ``.tflite`` file or a SavedModel folder.
+        model: a Keras 3 or tf_keras model, a TensorFlow function or module, a PyTorch module or exported program, or a
+            path to a ``.keras``, ``.h5``, ``.tflite``, ``.pt2`` or ``.pt`` file or a SavedModel folder.
         signature: which signature of a SavedModel or ``.tflite`` file, or which function of a ``tf.Module``. Default:
             "serving_default", or the only one.
         input_shapes: whole shapes by input name, the batch axis first, which fix dynamic axes; None leaves an axis as it
             is. Default: none.
-        allow_unsafe: whether a file may bring code along (Lambda layers, unknown custom objects). Default: False.
+        sample_inputs: inputs that a PyTorch model is exported on; see ``torch_source.lower_torch``. Default: None.
+        nhwc: whether a PyTorch model's pictures come channels last. Default: False.
+        allow_unsafe: whether a file may bring code along (Lambda layers, unknown custom objects, pickles). Default: False.
         debug: whether loaders' log lines are shown. Default: False.
 
     Raises:
         ModelError: a path without a model, a damaged file, or one that brings code along.
         TypeError: neither a model nor a path.
-        ValueError: a signature for a Keras model.
+        ValueError: a signature for a Keras or PyTorch model, or PyTorch's options for another one.
 
     Example:
         >>> open_source("/no/such/model.keras")
@@ -85,9 +100,17 @@ def open_source(
         ...
         tfcompress.errors.ModelError: The model file must exist. Received: /no/such/model.keras. Check the path.
     """
-    chosen: dict[str, Any] = {"signature": signature, "input_shapes": dict(input_shapes or {})}
+    chosen: dict[str, Any] = {
+        "signature": signature,
+        "input_shapes": dict(input_shapes or {}),
+        "sample_inputs": sample_inputs,
+        "nhwc": nhwc,
+        "allow_unsafe": allow_unsafe,
+    }
     if isinstance(model, str | os.PathLike):
         return _from_path(Path(model), allow_unsafe, debug, chosen)
+    if torch_modules.is_torch(model):
+        return Source("torch", type(model).__name__, model, **chosen)
     if legacy.is_legacy_model(model):
         return _legacy_source(model, model.name, chosen)
     import keras
@@ -100,7 +123,7 @@ def open_source(
         name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__
         return Source("function", name.decode() if isinstance(name, bytes) else str(name), model, **chosen)
     raise TypeError(
-        "model must be a Keras 3 or tf_keras model, a TensorFlow function or module, or a path. Received: "
+        "model must be a Keras 3, tf_keras or PyTorch model, a TensorFlow function or module, or a path. Received: "
         f"{type(model).__module__}.{type(model).__name__}."
     )
 
@@ -136,10 +159,12 @@ def _from_path(path: Path, allow_unsafe: bool, debug: bool, chosen: Mapping[str,
         raise ModelError(f"The model file must be readable. Received: {path} ({error.strerror}).") from error
     if head[4:8] == b"TFL3":
         return Source("tflite", str(path), path.read_bytes(), **chosen)
+    if torch_files.detect(path) is not None:
+        return Source("torch", str(path), str(path), **chosen)
     is_archive = head[:4] == b"PK\x03\x04"
     if not is_archive and head[:8] != b"\x89HDF\r\n\x1a\n":
         raise ModelError(
-            f"The model must be a .keras, .h5 or .tflite file or a SavedModel folder. Received: {path}, "
+            f"The model must be a .keras, .h5, .tflite, .pt2 or .pt file or a SavedModel folder. Received: {path}, "
             f"{path.stat().st_size} bytes of something else."
         )
     hdf5.check(path)

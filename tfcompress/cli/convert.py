@@ -16,14 +16,14 @@ from .progress import Progress
 
 __all__ = ["SUMMARY", "run"]
 
-SUMMARY = "make a .tflite file from a Keras model or SavedModel"
+SUMMARY = "make a .tflite file from a Keras or PyTorch model or a SavedModel"
 _EXAMPLE = "{program} --model=model.keras --representative_data=images/ --output=model.tflite"
 
 
 def _flags() -> flags.FlagValues:
     values = new_flags()
     flags.DEFINE_string(
-        "model", None, "a .keras, .h5 or float .tflite file, or a SavedModel folder", flag_values=values
+        "model", None, "a .keras, .h5, float .tflite, .pt2 or .pt file, or a SavedModel folder", flag_values=values
     )
     flags.DEFINE_string("output", None, "where the .tflite file goes", flag_values=values)
     flags.DEFINE_string(
@@ -113,6 +113,15 @@ def _flags() -> flags.FlagValues:
         "operators that may stay in float in an integer file, by name or pattern: NON_MAX_SUPPRESSION*,RFFT*",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "sample_inputs",
+        None,
+        "inputs that a PyTorch model is exported on, a .npy or .npz file; without it those of a .pt2 file, or --input_shape",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "nhwc", False, "a PyTorch model's pictures come channels last, as TFLite has them", flag_values=values
+    )
     flags.DEFINE_bool("strict", True, "fail when a float tensor is left in an integer file", flag_values=values)
     flags.DEFINE_bool(
         "allow_unsafe",
@@ -186,6 +195,8 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         "name": values.name,
         "version": values.version,
         "labels": _labels(values.labels),
+        "sample_inputs": values.sample_inputs,
+        "nhwc": values.nhwc,
         "allow_unsafe": values.allow_unsafe,
         "debug": values.debug,
     }

@@ -1,0 +1,101 @@
+"""The flags of ``convert`` that write more than the file or steer the ranges, on the real command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import striped_pictures, tiny_cnn
+from tfcompress.interpreter import open_model
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("convert")
+    tiny_cnn().save(folder / "model.keras")
+    np.save(folder / "x.npy", striped_pictures(64)[0])
+    (folder / "labels.txt").write_text("rows\ncolumns\nboth\n")
+    return folder
+
+
+def convert(folder, *arguments):
+    command = [sys.executable, "tools/convert.py", f"--model={folder}/model.keras", *arguments]
+    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_saved_ranges_give_the_same_file_again(folder):
+    same = ("--target=cpu-int8", f"--labels={folder}/labels.txt", "--name=stripes", "--version=3")
+    first = convert(
+        folder,
+        *same,
+        f"--representative_data={folder}/x.npy",
+        "--observer=percentile",
+        "--observe=*logits*=min_max",
+        f"--save_calibration={folder}/ranges.json",
+        f"--output={folder}/first.tflite",
+        f"--report={folder}/account.html",
+        f"--bundle={folder}/device",
+        "--json=-",
+    )
+    assert first.returncode == 0, first.stderr
+    record = json.loads(first.stdout)
+    assert record["output"] == f"{folder}/first.tflite"
+    assert record["layers"]
+    assert (folder / "account.html").read_text().startswith("<!DOCTYPE html>")
+    written = {path.name for path in (folder / "device").iterdir()}
+    assert any(name.endswith(".tflite") for name in written)
+    assert "labels.txt" in written
+    again = convert(folder, *same, f"--calibration={folder}/ranges.json", f"--output={folder}/again.tflite")
+    assert again.returncode == 0, again.stderr
+    assert (folder / "again.tflite").read_bytes() == (folder / "first.tflite").read_bytes()
+
+
+def test_rules_leave_a_layer_in_float_and_repairs_are_reported(folder):
+    (folder / "rules.yaml").write_text("- {pattern: '*', precision: int8}\n- {pattern: '*logits*', precision: null}\n")
+    done = convert(
+        folder,
+        "--target=cpu-int8-float-io",
+        f"--representative_data={folder}/x.npy",
+        f"--rules={folder}/rules.yaml",
+        f"--output={folder}/mixed.tflite",
+    )
+    assert done.returncode == 0, done.stderr
+    assert open_model(folder / "mixed.tflite").outputs[0].dtype == np.float32
+    done = convert(
+        folder,
+        "--target=cpu-int8",
+        f"--representative_data={folder}/x.npy",
+        "--repair=auto",
+        f"--output={folder}/repaired.tflite",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "equalization" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--observe=logits", "--observe"),
+        ("--repair=magic", "magic"),
+        ("--rules=/no/such/file.yaml", "/no/such/file.yaml"),
+        ("--calibration=/no/such/ranges.json", "/no/such/ranges.json"),
+        ("--labels=/no/such/labels.txt", "/no/such/labels.txt"),
+        ("--input_shape=image:8,8", "--input_shape|image"),
+        ("--nhwc", "nhwc is for PyTorch models"),
+        ("--signature=other", "other"),
+    ],
+)
+def test_wrong_flags_are_one_line_and_leave_nothing(folder, flag, message):
+    import re
+
+    output = folder / "never.tflite"
+    done = convert(folder, "--target=cpu-int8", f"--representative_data={folder}/x.npy", flag, f"--output={output}")
+    assert done.returncode != 0
+    assert re.search(message, done.stderr), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not output.exists()
