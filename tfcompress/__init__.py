@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ChannelPruning": "pruning",
+    "L1Penalty": "penalties",
     "MagnitudePruning": "pruning",
+    "after_schedule": "waiting",
+    "distill": "distillation",
+    "remove_channels": "shrinking",
     "QuantizationAwareTraining": "qat",
     "Conversion": "conversion",
     "convert": "conversion",
@@ -20,39 +25,49 @@ _HOMES = {
     "TARGETS": "targets",
     "TfcompressError": "errors",
 }
-_MODULES = ("errors", "masks", "metrics", "observers", "points", "schedules", "targets")
+_MODULES = ("errors", "importance", "masks", "metrics", "observers", "points", "schedules", "targets")
 
 __all__ = [
     "TARGETS",
+    "ChannelPruning",
     "Conversion",
+    "L1Penalty",
     "MagnitudePruning",
     "Measurement",
     "QuantizationAwareTraining",
     "Target",
     "TfcompressError",
     "__version__",
+    "after_schedule",
     "convert",
+    "distill",
     "errors",
+    "importance",
     "masks",
     "measure",
     "metrics",
     "observers",
     "points",
+    "remove_channels",
     "report",
     "schedules",
     "targets",
 ]
 
 if TYPE_CHECKING:
-    from . import errors, masks, metrics, observers, points, schedules, targets
+    from . import errors, importance, masks, metrics, observers, points, schedules, targets
     from .conversion import Conversion, convert
+    from .distillation import distill
     from .errors import TfcompressError
     from .measurement import measure
-    from .pruning import MagnitudePruning
+    from .penalties import L1Penalty
+    from .pruning import ChannelPruning, MagnitudePruning
     from .qat import QuantizationAwareTraining
     from .records import Measurement
     from .reporting import report
+    from .shrinking import remove_channels
     from .targets import TARGETS, Target
+    from .waiting import after_schedule
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,9 @@ __all__ = [
     "forget_functions",
     "in_float32",
     "layer_paths",
+    "recorded",
     "restore",
+    "subject",
     "swapped_activation",
 ]
 
@@ -270,6 +272,35 @@ def in_float32(model: keras.Model) -> Iterator[None]:
     finally:
         for layer, policy in changed:
             vars(layer)["_dtype_policy"] = policy
+
+
+@contextlib.contextmanager
+def recorded(layers: Mapping[str, Any], into: dict[str, Any]) -> Iterator[None]:
+    """Runs the body while each layer's outputs are noted in ``into`` under its name; other interceptions go on."""
+    before = {name: vars(layer).get("call") for name, layer in layers.items()}
+
+    def noting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            into[name] = call(*args, **kwargs)
+            return into[name]
+
+        return noted
+
+    for name, layer in layers.items():
+        vars(layer)["call"] = noting(name, layer.call)
+    try:
+        yield
+    finally:
+        for name, layer in layers.items():
+            if before[name] is None:
+                del vars(layer)["call"]
+            else:
+                vars(layer)["call"] = before[name]
+
+
+def subject(model: keras.Model) -> keras.Model:
+    """Returns the model that callbacks work on: the student of a distiller, any other model itself."""
+    return model.student if isinstance(model, keras.distillation.Distiller) else model
 
 
 def attach_asset(model: keras.Model, writer: Callable[[str], None] | None) -> None:

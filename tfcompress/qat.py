@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from . import fake_quantization, interception, points, signatures
+from . import fake_quantization, interception, phases, points, signatures
 from .errors import TrainingError
 from .ranges import RangeAsset, TrainedRanges, hash_weights
 
@@ -99,6 +99,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self._training_call = False
         self._fitting = False
         self._first_epoch = 0
+        self._subject: Any = None
         self._frozen: weakref.WeakKeyDictionary[keras.Model, TrainedRanges] = weakref.WeakKeyDictionary()
 
     @property
@@ -111,14 +112,30 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
                 learned[name] = (low, high)
         return learned
 
+    def settled(self) -> bool:
+        """Returns whether the model is fake-quantized now."""
+        return self._interception is not None and self._interception.installed
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Returns the ranges as they are, to go back to with ``recall``."""
+        return {name: np.asarray(tracker).copy() for name, tracker in self._trackers.items()}
+
+    def recall(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Goes back to ranges that belong to weights which somebody has restored."""
+        for name, values in snapshot.items():
+            self._trackers[name].assign(values)
+        if self._planned_for is not None:
+            self._keep(self._planned_for)
+
     def remove(self, model: keras.Model | None = None) -> None:
         """Makes ``model`` (default: the last one trained) the float model again, also after an exception in ``fit``."""
         model = model if model is not None else self._planned_for
         if self._fitting and self._planned_for is not None:
             self._keep(self._planned_for)
-        if model is not None:
-            interception.restore(model)
+        if model is not None and interception.restore(model) and self.model is not model and self.model is not None:
+            interception.forget_functions(self.model)  # a distiller's, which hold the student's calls
         self._fitting = False
+        phases.leave(self)
 
     def set_model(self, model: keras.Model) -> None:
         """Learns which model comes; Keras calls it before each ``fit``, ``evaluate`` and ``predict``.
@@ -128,14 +145,17 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if self._fitting:
             self.remove()
         super().set_model(model)
+        self._subject = interception.subject(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Prepares the trackers; the fake quantization starts with ``begin_epoch``."""
-        self.remove(self.model)
+        self.remove(self._subject)
         self._prepare()
         self._fitting = True
         self._first_epoch = -1
-        interception.attach_asset(self.model, RangeAsset(functools.partial(self._current, weakref.ref(self.model))))
+        phases.enter(self.model, self)
+        own = weakref.ref(self._subject)
+        interception.attach_asset(self._subject, RangeAsset(functools.partial(self._current, own)))
         if self.model.train_function is None:
             self.model.make_train_function(force=True)
 
@@ -159,7 +179,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the hands off: the model is plain again and keeps its ranges as an asset."""
-        self.remove(self.model)
+        self.remove(self._subject)
         if not self.ranges:
             warnings.warn(
                 f"Quantization-aware training must begin before the last epoch. Received: begin_epoch={self.begin_epoch}, "
@@ -177,7 +197,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     def on_test_end(self, logs: dict | None = None) -> None:
         """Ends it."""
         if not self._fitting:
-            self.remove(self.model)
+            self.remove(self._subject)
 
     def on_predict_begin(self, logs: dict | None = None) -> None:
         """Fake-quantizes a prediction."""
@@ -189,7 +209,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     def on_predict_end(self, logs: dict | None = None) -> None:
         """Ends it."""
         if not self._fitting:
-            self.remove(self.model)
+            self.remove(self._subject)
 
     def _freeze_from(self) -> int:
         if self.freeze_epoch is not None:
@@ -201,25 +221,25 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     def _prepare(self) -> None:
         import tensorflow as tf
 
-        if self._planned_for is self.model:
+        if self._planned_for is self._subject:
             return
-        self.plan = points.plan(self.model)
-        self._planned_for = self.model
-        self._input_points = dict(zip(signatures.input_keys(self.model), self.plan.inputs, strict=True))
-        with self.model.distribute_strategy.scope():
+        self.plan = points.plan(self._subject)
+        self._planned_for = self._subject
+        self._input_points = dict(zip(signatures.input_keys(self._subject), self.plan.inputs, strict=True))
+        with self._subject.distribute_strategy.scope():
             self._learning = tf.Variable(True, trainable=False, name="qat_learning")
             self._trackers = {
                 name: tf.Variable(tf.zeros(3), trainable=False, name="qat_range") for name in self.plan.tracked
             }
-        layers = interception.layer_paths(self.model)
+        layers = interception.layer_paths(self._subject)
         watched = {path: layers[path] for path in {path for path, _ in self.plan.sites}}
-        self._interception = interception.Interception(self.model, watched, self._on_layer, self._on_model)
+        self._interception = interception.Interception(self._subject, watched, self._on_layer, self._on_model)
 
     def _begin_inference(self) -> None:
-        interception.restore(self.model)
-        if self._planned_for is not self.model or not self.ranges:
+        interception.restore(self._subject)
+        if self._planned_for is not self._subject or not self.ranges:
             raise TrainingError(
-                f"The callback has learned no ranges for {self.model.name!r}. Received: an evaluation before fit. "
+                f"The callback has learned no ranges for {self._subject.name!r}. Received: an evaluation before fit. "
                 "Pass the same callback to model.fit first."
             )
         self._training_now = False
@@ -227,7 +247,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
     def _install(self) -> None:
         self._interception.install()  # type: ignore[union-attr]
-        interception.forget_functions(self.model)
+        for model in {id(each): each for each in (self.model, self._subject)}.values():
+            interception.forget_functions(model)
 
     def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Keras calls no ``on_train_end`` after an exception: a step that fails takes the interception off itself."""
@@ -239,7 +260,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             except (StopIteration, tf.errors.OutOfRangeError):
                 raise  # how Keras learns that the data is at its end
             except BaseException:
-                self.remove(self.model)
+                self.remove(self._subject)
                 raise
 
         return step

@@ -5,12 +5,13 @@ the usual ones; a function of your own does as well. Schedule objects of TensorF
 answer with a pair ``(prune, sparsity)``, are accepted as they are. Nothing here touches a model.
 """
 
+import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Constant", "Polynomial", "Schedule", "resolve"]
+__all__ = ["Constant", "Cosine", "Join", "Polynomial", "Schedule", "resolve"]
 
 Schedule = Callable[[int], float]
 
@@ -105,6 +106,84 @@ class Polynomial:
             return 0.0
         progress = min(1.0, (step - self.begin) / (self.end - self.begin))
         return float(self.final + (self.initial - self.final) * (1.0 - progress) ** self.power)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Returns a sparsity that climbs from ``initial`` to ``final`` along half a cosine: slow, fast, slow.
+
+    With p = (step - begin) / (end - begin) clipped to [0, 1]:
+    sparsity = initial + (final - initial) * (1 - cos(pi * p)) / 2, and 0 before ``begin``.
+
+    Args:
+        final: sparsity from step ``end`` on, in [0, 1).
+        end: optimizer step at which ``final`` is reached.
+        initial: sparsity at step ``begin``, in [0, 1). Default: 0.
+        begin: first optimizer step that prunes. Default: 0.
+
+    Raises:
+        ValueError: a fraction outside [0, 1), a negative step, or ``end`` not after ``begin``.
+
+    Example:
+        >>> wave = Cosine(final=0.8, end=100)
+        >>> wave(0), round(wave(50), 3), wave(100)
+        (0.0, 0.4, 0.8)
+
+    Source: Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017,
+    https://arxiv.org/abs/1608.03983, whose annealing this follows.
+    """
+
+    final: float
+    end: int
+    initial: float = 0.0
+    begin: int = 0
+
+    def __post_init__(self) -> None:
+        _check_sparsity("final", self.final)
+        _check_sparsity("initial", self.initial)
+        _check_step("begin", self.begin)
+        _check_step("end", self.end)
+        if self.end <= self.begin:
+            raise ValueError(f"end must come after begin. Received: begin={self.begin}, end={self.end}.")
+
+    def __call__(self, step: int) -> float:
+        if step < self.begin:
+            return 0.0
+        progress = min(1.0, (step - self.begin) / (self.end - self.begin))
+        return float(self.initial + (self.final - self.initial) * (1.0 - math.cos(math.pi * progress)) / 2.0)
+
+
+class Join:
+    """Follows one schedule after the other; each counts its steps from where it takes over.
+
+    Args:
+        schedules: anything ``resolve`` takes, one more than boundaries.
+        boundaries: optimizer steps, rising, at which the next schedule takes over.
+
+    Raises:
+        ValueError: a number of boundaries that does not fit, or boundaries that do not rise.
+
+    Example:
+        >>> pause = Join([Polynomial(final=0.5, end=100), 0.5, Polynomial(initial=0.5, final=0.8, end=100)], [100, 300])
+        >>> pause(50) < pause(100) == pause(299) < pause(400)
+        True
+    """
+
+    def __init__(self, schedules: Sequence[Any], boundaries: Sequence[int]) -> None:
+        self._schedules = [resolve(schedule) for schedule in schedules]
+        self._boundaries = list(boundaries)
+        for boundary in self._boundaries:
+            _check_step("boundaries", boundary)
+        rising = all(a < b for a, b in zip(self._boundaries, self._boundaries[1:], strict=False))
+        if len(self._schedules) != len(self._boundaries) + 1 or not rising:
+            raise ValueError(
+                "A Join needs one rising boundary fewer than schedules. Received: "
+                f"{len(self._schedules)} schedules and boundaries={self._boundaries}."
+            )
+
+    def __call__(self, step: int) -> float:
+        index = sum(step >= boundary for boundary in self._boundaries)
+        return self._schedules[index](step - (self._boundaries[index - 1] if index else 0))
 
 
 def resolve(schedule: Any) -> Schedule:

@@ -1,0 +1,77 @@
+"""``after_schedule``: best epochs count once the model is what it will be, in any order of callbacks."""
+
+import keras
+import numpy as np
+import pytest
+
+import tfcompress as tfc
+from models import compiled, striped_pictures, tiny_cnn
+from tfcompress.interpreter import open_model
+
+X, Y = striped_pictures(128)
+
+
+def stopping(**options):
+    """The first epoch is the best, and so would always be restored: the loss is to be large."""
+    options = {"monitor": "loss", "mode": "max", "patience": 99, "restore_best_weights": True, **options}
+    return keras.callbacks.EarlyStopping(**options)
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_restored_weights_are_sparse_and_quantized(position):
+    model = compiled(tiny_cnn())
+    stop = stopping()
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.75, end=9), frequency=1)
+    qat = tfc.QuantizationAwareTraining(begin_epoch=2)
+    callbacks = [pruning, qat]
+    callbacks.insert(position, tfc.after_schedule(stop))
+    model.fit(X, Y, batch_size=32, epochs=7, verbose=0, callbacks=callbacks)
+    assert stop.best_epoch >= 2
+    assert np.mean(np.asarray(model.get_layer("pointwise").kernel) == 0) == 0.75
+    for kept, now in zip(stop.best_weights, model.get_weights(), strict=True):
+        assert np.array_equal(kept, now) or np.array_equal(kept * (now != 0), now)
+    result = tfc.convert(model, target="cpu-int8-float-io")  # the ranges belong to these weights
+    file = next(iter(open_model(result.tflite).run({"image": X}).values()))
+    fake = model.predict(X, verbose=0, callbacks=[qat])
+    assert np.mean(file.argmax(1) == fake.argmax(1)) > 0.99
+
+
+def test_ranges_are_those_of_the_restored_epoch():
+    model = compiled(tiny_cnn())
+    seen = {}
+    qat = tfc.QuantizationAwareTraining(momentum=0.5)
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.update({epoch: dict(qat.ranges)}))
+    stop = stopping()
+    model.fit(X, Y, batch_size=32, epochs=4, verbose=0, callbacks=[qat, watch, tfc.after_schedule(stop)])
+    assert qat.ranges == seen[stop.best_epoch]
+    assert seen[stop.best_epoch] != seen[3] or stop.best_epoch == 3
+
+
+def test_patience_counts_from_there_too():
+    model = compiled(tiny_cnn())
+    stop = stopping(mode="max", patience=1)
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.5, end=12), frequency=1)
+    history = model.fit(X, Y, batch_size=32, epochs=12, verbose=0, callbacks=[pruning, tfc.after_schedule(stop)])
+    assert len(history.epoch) > 4  # three epochs of four steps pass before anything counts
+
+
+def test_a_checkpoint_holds_no_dense_model(tmp_path):
+    model = compiled(tiny_cnn())
+    path = tmp_path / "best.keras"
+    save = keras.callbacks.ModelCheckpoint(path, monitor="loss", mode="max", save_best_only=True)
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.75, end=9), frequency=1)
+    model.fit(X, Y, batch_size=32, epochs=5, verbose=0, callbacks=[pruning, tfc.after_schedule(save)])
+    kernel = keras.models.load_model(path).get_layer("pointwise").kernel
+    assert np.mean(np.asarray(kernel) == 0) == 0.75
+
+
+def test_without_a_schedule_nothing_waits():
+    model = compiled(tiny_cnn())
+    stop = stopping()
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[tfc.after_schedule(stop)])
+    assert stop.best_epoch == 0
+
+
+def test_only_callbacks_wait():
+    with pytest.raises(TypeError, match="needs a Keras callback"):
+        tfc.after_schedule("EarlyStopping")

@@ -1,0 +1,49 @@
+"""Which callbacks of this package are at work on a model, whether they have reached their goal, and what they knew when.
+
+Callbacks enter when ``fit`` begins and leave when it ends; ``after_schedule`` asks. Nothing here changes a model.
+"""
+
+import weakref
+from typing import Any, Protocol
+
+__all__ = ["Phase", "active", "enter", "leave"]
+
+
+class Phase(Protocol):
+    """What a callback tells of itself during ``fit``."""
+
+    def settled(self) -> bool:
+        """Returns whether the model is now what it will be at the end: final sparsity, quantization on."""
+
+    def snapshot(self) -> Any:
+        """Returns what belongs to the weights as they are now: masks, ranges."""
+
+    def recall(self, snapshot: Any) -> None:
+        """Goes back to what belonged to weights that somebody has restored."""
+
+
+_ACTIVE: "weakref.WeakKeyDictionary[Any, list[Phase]]" = weakref.WeakKeyDictionary()
+
+
+def enter(model: Any, phase: Phase) -> None:
+    """Notes that ``phase`` is at work on ``model``; once is enough."""
+    phases = _ACTIVE.setdefault(model, [])
+    if not any(each is phase for each in phases):
+        phases.append(phase)
+
+
+def leave(phase: Phase) -> None:
+    """Notes that ``phase`` is at work on no model any more."""
+    for phases in _ACTIVE.values():
+        phases[:] = [each for each in phases if each is not phase]
+
+
+def active(model: Any) -> list[Phase]:
+    """Returns what is at work on ``model`` now.
+
+    Example:
+        >>> class Model: ...
+        >>> active(Model())
+        []
+    """
+    return list(_ACTIVE.get(model, ()))
