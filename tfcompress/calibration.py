@@ -133,6 +133,9 @@ def calibrate(
                 seen += count
                 if on_batch is not None:
                     on_batch(count)
+            for worker in pool:
+                for index, state in worker.totals.items():
+                    states[index] = used[index].merge(states[index], state)
         except (RuntimeError, MemoryError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConversionError(
@@ -219,10 +222,12 @@ class _Worker:
         self._inputs = inputs
         self._observers = observers
         self._fixed = fixed
+        # What does not depend on the order of the data is added up here, without a state for each batch.
+        self.totals = {i: each.init() for i, each in observers.items() if not getattr(each, "ordered", True)}
         self._shapes: dict[int, tuple[int, ...]] = {}
 
     def observe(self, batch: Mapping[str, np.ndarray]) -> tuple[int, dict[int, Any]]:
-        """Returns the number of samples of ``batch`` and each tensor's state over them alone."""
+        """Returns the number of samples of ``batch``, and the states over them alone where the order matters."""
         seen = count = count_samples(dict(batch))
         if self._fixed is not None and count < self._fixed:  # the last sample fills the batch up: it adds no new value
             missing = self._fixed - count
@@ -243,7 +248,10 @@ class _Worker:
             values = self._interpreter.tensor(index)()
             by_sample = values.size and values.size % count == 0
             values = values.reshape(count, -1)[:seen] if by_sample else values.reshape(1, -1)
-            states[index] = observer.update(observer.init(), values)
+            if index in self.totals:
+                self.totals[index] = observer.update(self.totals[index], values)
+            else:
+                states[index] = observer.update(observer.init(), values)
             del values  # the interpreter refuses to run while a view of a tensor lives
         return seen, states
 

@@ -210,7 +210,7 @@ def _thinned(row: np.ndarray, step: int, start: int) -> Histogram:
     outside = row >= row.dtype.type(math.ldexp(float(first + upper), exponent))
     if lower:
         outside |= row < row.dtype.type(math.ldexp(float(first + lower), exponent))
-    exact, exact_zeros = _count(row[outside], exponent, first, bins)
+    exact, exact_zeros = _count(row[np.flatnonzero(outside)], exponent, first, bins)
     counts *= step
     counts[:lower], counts[upper:] = exact[:lower], exact[upper:]
     return Histogram(low, high, exponent, first, counts, zeros * step if lower <= -first < upper else exact_zeros)

@@ -11,7 +11,7 @@ every k-th one is counted, beginning at ``seed``, besides its outermost ones, wh
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,11 +30,14 @@ __all__ = [
     "contain_zero",
 ]
 
-_VALUES_PER_SAMPLE = 1 << 14
+_VALUES_PER_SAMPLE = 1 << 13
 
 
 class Observer(Protocol):
-    """What the calibrator asks of an observer; ``values`` has shape (samples, ...), float32."""
+    """What the calibrator asks of an observer; ``values`` has shape (samples, ...), float32.
+
+    An observer whose range does not depend on the order of the data says so by a class attribute ``ordered = False``.
+    """
 
     def init(self) -> Any:
         """Returns the state before anything was seen."""
@@ -75,6 +78,8 @@ class MinMax:
         (-1.0, 3.0)
     """
 
+    ordered: ClassVar[bool] = False
+
     def init(self) -> _Extremes:
         """Returns the state before anything was seen."""
         return _Extremes(np.inf, -np.inf)
@@ -102,6 +107,8 @@ class Highest:
         >>> observer.range(observer.update(observer.init(), np.array([[1.0, 3.0]])))
         (0.0, 3.0)
     """
+
+    ordered: ClassVar[bool] = False
 
     def init(self) -> float:
         """Returns the state before anything was seen."""
@@ -185,6 +192,7 @@ class MovingAverage:
 class _Histogrammed:
     """What the observers that decide on a histogram have in common."""
 
+    ordered: ClassVar[bool] = False
     values_per_sample: int | None = _VALUES_PER_SAMPLE
     seed: int = 0
 
@@ -223,7 +231,7 @@ class Percentile(_Histogrammed):
 
     Args:
         values_per_sample: how many values of a sample are counted besides its outermost ones; None for all.
-            Default: 16384.
+            Default: 8192.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         percentile: in (50, 100]. Default: 99.99.
 
@@ -270,7 +278,7 @@ class MeanSquaredError(_ForBits):
 
     Args:
         values_per_sample: how many values of a sample are counted besides its outermost ones; None for all.
-            Default: 16384.
+            Default: 8192.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         bits: width of the integers, 2 to 16. Default: 8.
 
@@ -299,7 +307,7 @@ class Entropy(_ForBits):
 
     Args:
         values_per_sample: how many values of a sample are counted besides its outermost ones; None for all.
-            Default: 16384.
+            Default: 8192.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         bits: width of the integers, 2 to 16; with more than 10 nothing is clipped, for a histogram has
             2048 bins at most. Default: 8.
