@@ -323,9 +323,35 @@ def take_marks(model: Any) -> dict[str, tuple[float, float]]:
         _replace(graph, restored, source)
         if not any(stored in _indices(operator.inputs) for operator in graph.operators):
             graph.operators.remove(quantize)
+    _take_half_marks(model, ranges)
     position = _drop_unused(model)
     unique_names(model)
     return {tensor_name(graph.tensors[position[old]]): pair for old, pair in ranges.items() if old in position}
+
+
+def _take_half_marks(model: Any, ranges: dict[int, tuple[float, float]]) -> None:
+    """Removes the QUANTIZE ops whose DEQUANTIZE the converter has moved behind a RESHAPE, or has lost there."""
+    graph, floating = model.subgraphs[0], schema().TensorType.FLOAT32
+    for quantize in [operator for operator in graph.operators if op_name(model, operator) == "QUANTIZE"]:
+        source, stored = int(quantize.inputs[0]), int(quantize.outputs[0])
+        if graph.tensors[source].type != floating:
+            continue
+        ranges.setdefault(source, _range_of(graph.tensors[stored]))
+        graph.operators.remove(quantize)
+        _replace(graph, stored, source)
+    changed = True
+    while changed:
+        changed = False
+        for operator in list(graph.operators):
+            if op_name(model, operator) == "DEQUANTIZE" and graph.tensors[int(operator.inputs[0])].type == floating:
+                graph.operators.remove(operator)
+                _replace(graph, int(operator.outputs[0]), int(operator.inputs[0]))
+                changed = True
+            elif op_name(model, operator) == "RESHAPE" and graph.tensors[int(operator.inputs[0])].type == floating:
+                moved = graph.tensors[int(operator.outputs[0])]
+                if moved.type != floating:
+                    moved.type, moved.quantization = floating, None
+                    changed = True
 
 
 def fold_dynamic_reshapes(model: Any) -> int:

@@ -102,10 +102,14 @@ def needed_ranges(content: bytes) -> list[str]:
     model = flatbuffer.parse(content)
     graph = model.subgraphs[0]
     free: set[int] = set()
-    for operator in graph.operators:
-        if flatbuffer.op_name(model, operator) in _SAME_SCALE or flatbuffer.op_name(model, operator) in _PRESCRIBED:
-            free.update(int(index) for index in operator.outputs)
     names = flatbuffer.activation_tensors(model)
+    computed = set(names)
+    for operator in graph.operators:
+        name = flatbuffer.op_name(model, operator)
+        # What is moved out of a constant, such as an embedding's rows, follows no computed tensor.
+        follows = name in _SAME_SCALE and any(int(index) in computed for index in operator.inputs)
+        if follows or name in _PRESCRIBED:
+            free.update(int(index) for index in operator.outputs)
     return [flatbuffer.tensor_name(graph.tensors[index]) for index in names if index not in free]
 
 

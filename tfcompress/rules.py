@@ -90,6 +90,16 @@ def _upsampling(layer: Any) -> Rule:
     return _SAME if layer.interpolation == "nearest" else Rule("average")
 
 
+def _einsum(layer: Any) -> Rule:
+    """One scale for each output, the letters of the kernel that the result has too; biases of one axis fuse."""
+    kernel, result = layer.equation.replace(" ", "").partition("->")[0].split(",")[1], layer.equation.partition("->")[2]
+    axes = tuple(axis for axis, letter in enumerate(kernel) if letter in result)
+    weights = (WeightRule("kernel", axes),)
+    if layer.bias is not None and len(layer.bias.shape) > 1:
+        return Rule("opaque", weights, reason="its bias of several axes is an addition with no output in Keras")
+    return Rule("linear", weights, fuses_clamp=True)
+
+
 RULES: dict[str, Rule | Callable[[Any], Rule]] = {
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Dense"), _LINEAR),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
@@ -104,6 +114,20 @@ RULES: dict[str, Rule | Callable[[Any], Rule]] = {
         (WeightRule("depthwise_kernel", (-2, -1)), WeightRule("pointwise_kernel")),
         reason="its depthwise half has no output in Keras",
     ),
+    "EinsumDense": _einsum,
+    "Embedding": _COMPUTE,  # the rows are rounded to the range of what is looked up
+    **dict.fromkeys(
+        ("LSTMCell", "GRUCell", "SimpleRNNCell"),
+        Rule(
+            "opaque",
+            (WeightRule("kernel"), WeightRule("recurrent_kernel")),
+            reason="its gates have no output in Keras",
+        ),
+    ),
+    **dict.fromkeys(
+        ("LayerNormalization", "GroupNormalization", "UnitNormalization", "RMSNormalization"),
+        Rule("opaque", reason="its mean and variance have no output in Keras"),
+    ),
     "BatchNormalization": Rule("norm"),
     "ReLU": _relu_rule,
     "Activation": activation_rule,
@@ -112,12 +136,27 @@ RULES: dict[str, Rule | Callable[[Any], Rule]] = {
     **dict.fromkeys(("Add", "Subtract", "Multiply"), _FUSING_COMPUTE),
     **dict.fromkeys(("Maximum", "Minimum", "Concatenate"), _COMPUTE),
     **dict.fromkeys(
-        ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D"), _COMPUTE
+        (
+            *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
+            *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D", "Average"),
+        ),
+        _COMPUTE,
     ),
-    **dict.fromkeys(("AveragePooling1D", "AveragePooling2D"), Rule("average")),
+    **dict.fromkeys(("AveragePooling1D", "AveragePooling2D", "AveragePooling3D"), Rule("average")),
     **dict.fromkeys(
         (
-            *("MaxPooling1D", "MaxPooling2D", "Flatten", "Reshape", "Permute", "ZeroPadding1D", "ZeroPadding2D"),
+            *(
+                "MaxPooling1D",
+                "MaxPooling2D",
+                "MaxPooling3D",
+                "ZeroPadding3D",
+                "Cropping3D",
+                "Flatten",
+                "Reshape",
+                "Permute",
+                "ZeroPadding1D",
+                "ZeroPadding2D",
+            ),
             *("Cropping1D", "Cropping2D", "RepeatVector", "UpSampling1D", "InputLayer", "Identity"),
             *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"),
             *("ActivityRegularization", "Transpose", "Squeeze", "ExpandDims", "GetItem"),
@@ -125,6 +164,7 @@ RULES: dict[str, Rule | Callable[[Any], Rule]] = {
         _SAME,
     ),
     "UpSampling2D": _upsampling,
+    "Resizing": _upsampling,
     "Rescaling": Rule("compute"),
     "Relu": _CLAMP,
     "Relu6": _CLAMP,
