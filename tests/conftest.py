@@ -5,6 +5,7 @@ them gets the marker ``shared`` and is skipped where they are absent; where they
 fails the run.
 """
 
+import importlib.util
 import os
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+# Modules that only tests of PyTorch models import; doctest would look into it.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["torch_models.py"]
 
 SHARED_FIXTURES = {"shared_root", "shared_data"}
 
