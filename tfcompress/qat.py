@@ -8,7 +8,7 @@ convert anything.
 import functools
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -224,6 +224,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if self._planned_for is self._subject:
             return
         self.plan = points.plan(self._subject)
+        _warn_of(self.plan.skipped)
         self._planned_for = self._subject
         self._input_points = dict(zip(signatures.input_keys(self._subject), self.plan.inputs, strict=True))
         with self._subject.distribute_strategy.scope():
@@ -347,3 +348,16 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if self._fitting and model is self._planned_for:
             self._keep(model)
         return self._frozen.get(model)
+
+
+def _warn_of(skipped: Mapping[str, str]) -> None:
+    """One warning for all layers that training cannot round inside."""
+    by_layer = {name.partition("#")[0]: reason for name, reason in skipped.items()}
+    if by_layer:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in list(by_layer.items())[:3])
+        warnings.warn(
+            f"Some layers stay in float while training and are calibrated at conversion, which then needs representative "
+            f"data. Received: {len(by_layer)} ({listed}{'; ...' if len(by_layer) > 3 else ''}). The callback's plan.skipped "
+            "lists them; tfcompress.points.register adds a rule.",
+            stacklevel=4,
+        )

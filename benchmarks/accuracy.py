@@ -1,0 +1,243 @@
+"""What training-time compression costs in accuracy: over seeds, with the spread, TFMOT in the same run where it can.
+
+``python benchmarks/accuracy.py --seeds=3 --json=accuracy.json``. ``resnet8``: the official ResNet-8 of MLPerf Tiny is
+fine-tuned on 2000 pictures of CIFAR-10 and tested on 500. ``mnist``: a small CNN is trained on 8000 pictures and tested on
+2000, with tfcompress and, the same steps in a process of its own, with TFMOT on tf_keras; agreement is the share of test
+pictures that the training framework and the int8 file answer alike. Both need ``--shared``.
+"""
+
+import gzip
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
+from tfcompress.files import write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = ("resnet8", "mnist")
+
+
+def _flags() -> flags.FlagValues:
+    values = new_flags()
+    flags.DEFINE_integer("seeds", 3, "runs with other seeds", lower_bound=1, flag_values=values)
+    flags.DEFINE_list("cases", list(CASES), "which cases", flag_values=values)
+    shared = os.environ.get("TFCOMPRESS_SHARED", str(ROOT.parent / "shared"))
+    flags.DEFINE_string(
+        "shared", shared, "folder with data/mlperf_resnet8, data/cifar10 and data/mnist", flag_values=values
+    )
+    flags.DEFINE_string("json", None, "also write the figures as JSON; - is stdout", flag_values=values)
+    flags.DEFINE_integer("peer", None, "internal: train the CNN with TFMOT and this seed", flag_values=values)
+    return values
+
+
+def answers(tflite: Any, x: Any) -> Any:
+    """Returns the file's outputs for float inputs."""
+    from tfcompress.interpreter import open_model
+
+    file = open_model(tflite)
+    return next(iter(file.run({file.inputs[0].name: x}).values()))
+
+
+def resnet8(shared: Path, seed: int) -> dict[str, float]:
+    """Returns the accuracy of each recipe for one seed."""
+    import keras
+    import numpy as np
+
+    import tfcompress as tfc
+
+    with np.load(shared / "data" / "cifar10" / "cifar10_subset.npz") as data:
+        x, y = data["x_train"].astype(np.float32), data["y_train"].ravel()
+        test_x, test_y = data["x_test"].astype(np.float32), data["y_test"].ravel()
+    epochs, batch = 8, 64
+    steps = epochs * -(-len(x) // batch)
+
+    def load() -> Any:
+        model = keras.models.load_model(shared / "data" / "mlperf_resnet8" / "pretrainedResnet.h5", compile=False)
+        model.trainable = True
+        return model
+
+    def options() -> dict[str, Any]:
+        rate = keras.optimizers.schedules.CosineDecay(1e-4, steps)
+        return {
+            "optimizer": keras.optimizers.Adam(rate),
+            "loss": keras.losses.SparseCategoricalCrossentropy(),
+            "metrics": ["accuracy"],
+        }
+
+    def flipped(pictures: Any, random: Any) -> Any:
+        turn = random.random(len(pictures)) < 0.5
+        return np.where(turn[:, None, None, None], pictures[:, :, ::-1], pictures)
+
+    def score(tflite: Any) -> float:
+        return float(np.mean(answers(tflite, test_x).argmax(1) == test_y))
+
+    def fit(model: Any, callbacks: list[Any]) -> None:
+        random = np.random.default_rng(seed)
+        model.fit(flipped(x, random), y, batch_size=batch, epochs=epochs, verbose=0, callbacks=callbacks)
+
+    keras.utils.set_random_seed(seed)
+    plain = load()
+    samples = x[:100]
+    observer = "mean_squared_error"
+    result = {"float": float(np.mean(plain.predict(test_x, verbose=0).argmax(1) == test_y))}
+    result["int8 post-training"] = score(
+        tfc.convert(plain, target="cpu-int8", representative_data=samples, observer=observer).tflite
+    )
+    tuned = load()
+    tuned.compile(**options())
+    fit(tuned, [])
+    result["fine-tuned float"] = float(np.mean(tuned.predict(test_x, verbose=0).argmax(1) == test_y))
+    aware = load()
+    aware.compile(**options())
+    qat = tfc.QuantizationAwareTraining()
+    fit(aware, [qat])
+    file = tfc.convert(aware, target="cpu-int8").tflite
+    result["int8 QAT"] = score(file)
+    fake = aware.predict(test_x, verbose=0, callbacks=[qat])
+    result["QAT agreement with its file"] = float(np.mean(fake.argmax(1) == answers(file, test_x).argmax(1)))
+    pruned, teacher = load(), load()
+    distiller = tfc.distill(pruned, teacher, temperature=2.0, student_weight=0.3, from_logits=False)
+    distiller.compile(**options())
+    fit(distiller, [tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.5, end=steps // 2), frequency=8)])
+    result["pruned 50 %, distilled, float"] = float(np.mean(pruned.predict(test_x, verbose=0).argmax(1) == test_y))
+    result["pruned 50 %, distilled, int8 post-training"] = score(
+        tfc.convert(pruned, target="cpu-int8", representative_data=samples, observer=observer).tflite
+    )
+    return result
+
+
+def mnist(shared: Path) -> tuple[Any, ...]:
+    """Returns 8000 training and 2000 test pictures (n, 28, 28, 1) in [0, 1] with labels."""
+    import numpy as np
+
+    folder = shared / "data" / "mnist"
+    images = next(path for path in sorted(folder.glob("*images*.gz")))
+    labels = next(path for path in sorted(folder.glob("*labels*.gz")))
+    with gzip.open(images) as file:
+        x = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28, 1).astype(np.float32) / 255
+    with gzip.open(labels) as file:
+        y = np.frombuffer(file.read(), np.uint8, offset=8).astype(np.int64)
+    return x[:8000], y[:8000], x[8000:], y[8000:]
+
+
+def small_cnn(keras: Any) -> Any:
+    """Returns the CNN, ending in logits; ``keras`` is Keras 3 or tf_keras."""
+    layers = keras.layers
+    image = keras.Input((28, 28, 1))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(12, 3, 2, padding="same", use_bias=False)(image)))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(24, 1, use_bias=False)(x)))
+    y = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(24, 3, padding="same", use_bias=False)(x)))
+    x = layers.MaxPooling2D(2)(layers.Add()([x, y]))
+    return keras.Model(image, layers.Dense(10)(layers.Flatten()(x)))
+
+
+def train(keras: Any, model: Any, data: tuple[Any, ...], callbacks: list[Any], rate: float) -> None:
+    """Trains three epochs."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
+    model.fit(*data[:2], batch_size=64, epochs=3, verbose=0, callbacks=callbacks)
+
+
+def mnist_ours(shared: Path, seed: int) -> dict[str, float]:
+    """Returns accuracies and agreement of QAT by tfcompress."""
+    import keras
+    import numpy as np
+
+    import tfcompress as tfc
+
+    keras.utils.set_random_seed(seed)
+    data = mnist(shared)
+    model = small_cnn(keras)
+    train(keras, model, data, [], 1e-3)
+    result = {"tfcompress float": float(np.mean(model.predict(data[2], verbose=0).argmax(1) == data[3]))}
+    qat = tfc.QuantizationAwareTraining()
+    train(keras, model, data, [qat], 1e-4)
+    file = answers(tfc.convert(model, target="cpu-int8-float-io").tflite, data[2]).argmax(1)
+    fake = model.predict(data[2], verbose=0, callbacks=[qat]).argmax(1)
+    return result | {
+        "tfcompress int8 QAT": float(np.mean(file == data[3])),
+        "tfcompress agreement": float(np.mean(file == fake)),
+    }
+
+
+def mnist_peer(shared: Path, seed: int) -> dict[str, float]:
+    """Returns the same of TFMOT; runs in a process of its own."""
+    import numpy as np
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(seed)
+    data = mnist(shared)
+    model = small_cnn(tf_keras)
+    train(tf_keras, model, data, [], 1e-3)
+    result = {"TFMOT float": float(np.mean(model.predict(data[2], verbose=0).argmax(1) == data[3]))}
+    model = tfmot.quantization.keras.quantize_model(model)
+    train(tf_keras, model, data, [], 1e-4)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    file = answers(converter.convert(), data[2]).argmax(1)
+    fake = model.predict(data[2], verbose=0).argmax(1)
+    return result | {
+        "TFMOT int8 QAT": float(np.mean(file == data[3])),
+        "TFMOT agreement": float(np.mean(file == fake)),
+    }
+
+
+def run_peer(values: Any, seed: int) -> dict[str, float]:
+    """Runs ``mnist_peer`` in a child process."""
+    command = [sys.executable, __file__, f"--peer={seed}", f"--shared={values.shared}"]
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"TFMOT failed: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> int:
+    """Runs the benchmark; returns the exit code."""
+    values = _flags()
+    try:
+        if parse(values, sys.argv[1:], required=()):
+            print(help_text(values, program="accuracy.py", summary=(__doc__ or "").splitlines()[0], example=""))
+            return 0
+        if not set(values.cases) <= set(CASES):
+            raise UsageError(f"--cases must be of {', '.join(CASES)}. Received: {','.join(values.cases)!r}.")
+    except UsageError as error:
+        print(f"accuracy.py: {error}", file=sys.stderr)
+        return 2
+    shared = Path(values.shared)
+    if values.peer is not None:
+        print(json.dumps(mnist_peer(shared, values.peer)))
+        return 0
+    record: dict[str, Any] = {"seeds": values.seeds, "cases": {}}
+    for case in values.cases:
+        rows: dict[str, list[float]] = {}
+        for seed in range(values.seeds):
+            if case == "resnet8":
+                found = resnet8(shared, seed)
+            else:
+                found = mnist_ours(shared, seed) | run_peer(values, seed)
+            for name, value in found.items():
+                rows.setdefault(name, []).append(value)
+            print(f"{case} seed {seed}: {found}", file=sys.stderr)
+        print(f"{case}, {values.seeds} seeds\n{'':<46}{'mean':>7}{'lowest':>8}{'highest':>9}")
+        for name, each in rows.items():
+            print(f"{name:<46}{statistics.mean(each):>7.4f}{min(each):>8.4f}{max(each):>9.4f}")
+        record["cases"][case] = rows
+    if values.json:
+        text = json.dumps(record, indent=2)
+        print(text) if values.json == "-" else write_atomically(values.json, text + "\n", overwrite=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

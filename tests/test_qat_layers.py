@@ -1,0 +1,125 @@
+"""Quantization-aware training of every kind of layer ends in a full int8 file; what is not covered is said once."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfcompress as tfc
+from tfcompress.interpreter import open_model
+
+RANDOM = np.random.default_rng(0)
+Y = RANDOM.integers(0, 3, 64)
+PICTURES = RANDOM.normal(size=(64, 16, 16, 3)).astype(np.float32)
+SERIES = RANDOM.normal(size=(64, 20, 4)).astype(np.float32)
+TOKENS = RANDOM.integers(0, 20, (64, 12)).astype(np.int32)
+
+
+def stack(shape, *inner, **options):
+    return keras.Sequential([keras.Input(shape, **options), *inner, layers.Dense(3, name="answer")])
+
+
+def pooled(shape, *inner):
+    pool = layers.GlobalAveragePooling2D() if len(shape) == 3 else layers.GlobalAveragePooling1D()
+    return stack(shape, *inner, pool)
+
+
+def attention():
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(20, 16)(tokens)
+    x = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 8)(x, x))
+    return keras.Model(tokens, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+
+
+def activation(name):
+    return lambda: pooled(
+        (16, 16, 3), layers.Conv2D(8, 3, activation=name), layers.Conv2D(8, 3), layers.Activation(name)
+    )
+
+
+COVERED = {
+    "depthwise_1d": (lambda: pooled((20, 4), layers.DepthwiseConv1D(3), layers.ReLU(), layers.Conv1D(8, 3)), SERIES),
+    "transposed": (lambda: pooled((16, 16, 3), layers.Conv2DTranspose(8, 3, strides=2, activation="relu")), PICTURES),
+    "einsum": (
+        lambda: pooled((20, 4), layers.EinsumDense("abc,cd->abd", (None, 8), bias_axes="d", activation="relu")),
+        SERIES,
+    ),
+    "embedding": (
+        lambda: stack(
+            (12,), layers.Embedding(20, 8), layers.Conv1D(8, 3), layers.GlobalAveragePooling1D(), dtype="int32"
+        ),
+        TOKENS,
+    ),
+    "resizing": (
+        lambda: pooled((16, 16, 3), layers.Conv2D(8, 3), layers.PReLU(shared_axes=[1, 2]), layers.Resizing(8, 8)),
+        PICTURES,
+    ),
+    **{
+        name: (activation(name), PICTURES)
+        for name in ("hard_swish", "swish", "gelu", "sigmoid", "tanh", "leaky_relu", "relu6")
+    },
+}
+CALIBRATED = {
+    "separable": (lambda: pooled((16, 16, 3), layers.SeparableConv2D(8, 3, activation="relu")), PICTURES),
+    "attention": (attention, TOKENS),
+    "lstm": (lambda: stack((6, 4), layers.LSTM(8, unroll=True)), SERIES[:, :6]),
+    "gru": (lambda: stack((6, 4), layers.GRU(8, unroll=True)), SERIES[:, :6]),
+}
+
+
+def train(build, x):
+    keras.utils.set_random_seed(0)
+    model = build()
+    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    qat = tfc.QuantizationAwareTraining()
+    model.fit(x, Y, epochs=4, batch_size=16, verbose=0, callbacks=[qat])
+    return model, qat
+
+
+def agreement(model, qat, x, tflite):
+    file = open_model(tflite)
+    answers = next(iter(file.run({file.inputs[0].name: x}).values()))
+    return np.mean(answers.argmax(1) == model.predict(x, verbose=0, callbacks=[qat]).argmax(1))
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_covered_layers_need_no_data(name):
+    build, x = COVERED[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model, qat = train(build, x)
+    result = tfc.convert(model, target="cpu-int8")
+    assert result.float_tensors == ()
+    assert result.points.calibrated == 0
+    assert agreement(model, qat, x, result.tflite) >= 0.98
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_other_layers_are_named_once_and_calibrated(name):
+    build, x = CALIBRATED[name]
+    with pytest.warns(UserWarning, match="calibrated at conversion") as caught:
+        model, qat = train(build, x)
+    assert len(caught) == 1
+    assert qat.plan.skipped
+    result = tfc.convert(model, target="cpu-int8", representative_data=x)
+    assert result.float_tensors == ()
+    assert result.points.trained > 0
+    assert result.points.calibrated > 0
+    assert agreement(model, qat, x, result.tflite) >= 0.95
+
+
+@pytest.mark.slow
+def test_mobilenet_v3_small():
+    def build():
+        return keras.applications.MobileNetV3Small(
+            weights=None, input_shape=(64, 64, 3), classes=3, classifier_activation=None, include_preprocessing=False
+        )
+
+    x = RANDOM.normal(size=(64, 64, 64, 3)).astype(np.float32)
+    model, qat = train(build, x)
+    result = tfc.convert(model, target="cpu-int8")
+    assert result.float_tensors == ()
+    assert result.points.calibrated == 0
+    assert agreement(model, qat, x, result.tflite) >= 0.95
