@@ -55,10 +55,11 @@ class OwnStep(keras.Model):
 
         x, y = data
         with tf.GradientTape() as tape:
-            loss = self.compute_loss(x=x, y=y, y_pred=self(x, training=True))
+            answers = self(x, training=True)
+            loss = self.compute_loss(x=x, y=y, y_pred=answers)
         weights = self.trainable_weights
         self.optimizer.apply(tape.gradient(loss, weights), weights)
-        return {"loss": loss}
+        return self.compute_metrics(x, y, answers)
 
 
 @pytest.mark.parametrize(

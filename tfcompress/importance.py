@@ -79,7 +79,7 @@ class Taylor:
             for total, gradient in zip(totals, tape.gradient(loss, inner), strict=True):
                 if gradient is not None:
                     total += np.asarray(gradient)
-        return [np.asarray(variable) * total for variable, total in zip(variables, totals, strict=True)]
+        return [interception.read(variable) * total for variable, total in zip(variables, totals, strict=True)]
 
 
 def channel_scores(model: keras.Model, plan: channels.ChannelPlan, by: Any = "l1") -> dict[int, float]:
@@ -114,7 +114,7 @@ def channel_scores(model: keras.Model, plan: channels.ChannelPlan, by: Any = "l1
         and (by == "batch_norm" or parameter.attribute.endswith("kernel"))
     ]
     variables = [getattr(layers[parameter.path], parameter.attribute) for parameter in parameters]
-    arrays = by(model, variables) if callable(by) else [np.asarray(variable) for variable in variables]
+    arrays = by(model, variables) if callable(by) else [interception.read(variable) for variable in variables]
     found: dict[int, list[float]] = {}
     for parameter, values in zip(parameters, arrays, strict=True):
         own = parameter.own % values.ndim  # type: ignore[operator]

@@ -6,11 +6,13 @@ to attributes of somebody else's Keras objects. It does not decide what a layer'
 """
 
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 import keras
+import numpy as np
 
 __all__ = [
     "Interception",
@@ -19,6 +21,7 @@ __all__ = [
     "forget_functions",
     "in_float32",
     "layer_paths",
+    "read",
     "recorded",
     "restore",
     "subject",
@@ -139,8 +142,7 @@ class Interception:
         self._layers = dict(layers)
         self._on_layer = on_layer
         self._on_model = on_model or (lambda call, args, kwargs: call(*args, **kwargs))
-        self._counts: Counter[str] = Counter()
-        self._depth = 0
+        self._here = _Here()
 
     @property
     def installed(self) -> bool:
@@ -167,25 +169,34 @@ class Interception:
 
     def _layer_call(self, path: str, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         def intercepted(*args: Any, **kwargs: Any) -> Any:
-            if self._depth:
+            here = self._here
+            if here.depth:
                 return call(*args, **kwargs)
-            index = self._counts[path]
-            self._counts[path] += 1
-            self._depth += 1
+            index = here.counts[path]
+            here.counts[path] += 1
+            here.depth += 1
             try:
                 return self._on_layer(path, index, layer, call, args, kwargs)
             finally:
-                self._depth -= 1
+                here.depth -= 1
 
         return intercepted
 
     def _model_call(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def intercepted(*args: Any, **kwargs: Any) -> Any:
-            self._counts.clear()
-            self._depth = 0
+            self._here.counts.clear()
+            self._here.depth = 0
             return self._on_model(call, args, kwargs)
 
         return intercepted
+
+
+class _Here(threading.local):
+    """Where a call of the model is: replicas under a distribution strategy take turns in threads of their own."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.depth = 0
 
 
 def _shadow(layer: Any, call: Callable[..., Any]) -> None:
@@ -296,6 +307,12 @@ def recorded(layers: Mapping[str, Any], into: dict[str, Any]) -> Iterator[None]:
                 del vars(layer)["call"]
             else:
                 vars(layer)["call"] = before[name]
+
+
+def read(variable: Any) -> np.ndarray:
+    """Returns the values of a Keras or TensorFlow variable; under a distribution strategy one value for all replicas."""
+    inner = getattr(variable, "_value", variable)
+    return np.asarray(inner.read_value() if isinstance(getattr(inner, "values", None), tuple) else inner)
 
 
 def subject(model: keras.Model) -> keras.Model:

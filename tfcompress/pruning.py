@@ -69,14 +69,14 @@ class _Pruning(keras.callbacks.Callback):
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns the masks as they are, to go back to with ``recall``."""
-        return {name: np.asarray(mask).copy() for name, (_, mask, _) in self._pruned.items()}
+        return {name: interception.read(mask).copy() for name, (_, mask, _) in self._pruned.items()}
 
     def recall(self, snapshot: dict[str, np.ndarray]) -> None:
         """Applies masks that belong to weights which somebody has restored."""
         for name, values in snapshot.items():
             variable, mask, _ = self._pruned[name]
             mask.assign(values)
-            variable.assign(np.asarray(variable) * values)
+            variable.assign(interception.read(variable) * values)
 
     def _chosen(self) -> dict[str, Any]:
         """Returns the variables that get a mask, by name; refuses what cannot be pruned."""
@@ -93,7 +93,7 @@ class _Pruning(keras.callbacks.Callback):
     @property
     def sparsity(self) -> dict[str, float]:
         """Fraction of exact zeros by pruned weight; empty before training."""
-        return {name: masks.sparsity(np.asarray(variable)) for name, (variable, _, _) in self._pruned.items()}
+        return {name: masks.sparsity(interception.read(variable)) for name, (variable, _, _) in self._pruned.items()}
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Puts an all-ones mask on each chosen weight."""
@@ -115,23 +115,23 @@ class _Pruning(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Moves the masks when the schedule asks for another sparsity and the last move is ``frequency`` steps ago."""
-        step = int(self.model.optimizer.iterations)
+        step = int(interception.read(self.model.optimizer.iterations))
         if self._moved_at is None or step - self._moved_at >= self.frequency:
             self._move(step)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Reports the sparsity over all pruned weights, and moves the masks a last time before training ends."""
         if epoch + 1 == self.params.get("epochs"):
-            self._move(int(self.model.optimizer.iterations))
+            self._move(int(interception.read(self.model.optimizer.iterations)))
         if logs is not None and self._pruned:
-            values = {name: np.asarray(variable) for name, (variable, _, _) in self._pruned.items()}
+            values = {name: interception.read(variable) for name, (variable, _, _) in self._pruned.items()}
             logs.update({f"sparsity/{name}": masks.sparsity(array) for name, array in values.items()})
             logs["sparsity"] = sum(int(np.sum(v == 0)) for v in values.values()) / sum(v.size for v in values.values())
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the masks off; the zeros stay."""
         try:
-            self._move(int(self.model.optimizer.iterations))
+            self._move(int(interception.read(self.model.optimizer.iterations)))
             self._apply()  # averaged or restored weights may have come in between
             reached = self._reached()
             final = self._final()
@@ -172,7 +172,7 @@ class _Pruning(keras.callbacks.Callback):
 
     def _apply(self) -> None:
         for variable, mask, _ in self._pruned.values():
-            variable.assign(np.asarray(variable) * np.asarray(mask))
+            variable.assign(interception.read(variable) * interception.read(mask))
 
     def _release(self, *, keep: bool = False) -> None:
         phases.leave(self)
@@ -281,7 +281,7 @@ class MagnitudePruning(_Pruning):
     def _masks(self, sparsity: float) -> Mapping[str, np.ndarray]:
         variables = {name: variable for name, (variable, _, _) in self._pruned.items()}
         if self.importance == "magnitude":
-            arrays = {name: np.asarray(variable) for name, variable in variables.items()}
+            arrays = {name: interception.read(variable) for name, variable in variables.items()}
         else:
             scores = self.importance(self._subject, list(variables.values()))
             arrays = {name: np.abs(values) for name, values in zip(variables, scores, strict=True)}
@@ -301,7 +301,7 @@ class MagnitudePruning(_Pruning):
     def _reached(self) -> float:
         if self.scope == "layer" or not self._pruned:
             return super()._reached()
-        arrays = [np.asarray(variable) for variable, _, _ in self._pruned.values()]
+        arrays = [interception.read(variable) for variable, _, _ in self._pruned.values()]
         return sum(int(np.sum(array == 0)) for array in arrays) / sum(array.size for array in arrays)
 
 

@@ -107,7 +107,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         """Learned (lowest, highest) by point; empty before training."""
         learned = {}
         for name, tracker in self._trackers.items():
-            low, high, batches = (float(value) for value in np.asarray(tracker))
+            low, high, batches = (float(value) for value in interception.read(tracker))
             if batches:
                 learned[name] = (low, high)
         return learned
@@ -118,7 +118,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns the ranges as they are, to go back to with ``recall``."""
-        return {name: np.asarray(tracker).copy() for name, tracker in self._trackers.items()}
+        return {name: interception.read(tracker).copy() for name, tracker in self._trackers.items()}
 
     def recall(self, snapshot: dict[str, np.ndarray]) -> None:
         """Goes back to ranges that belong to weights which somebody has restored."""
@@ -227,10 +227,16 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         _warn_of(self.plan.skipped)
         self._planned_for = self._subject
         self._input_points = dict(zip(signatures.input_keys(self._subject), self.plan.inputs, strict=True))
+        # Each replica learns from its own part of the batch; what is read outside is their mean.
+        each_replica = {
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.MEAN,
+        }
         with self._subject.distribute_strategy.scope():
             self._learning = tf.Variable(True, trainable=False, name="qat_learning")
             self._trackers = {
-                name: tf.Variable(tf.zeros(3), trainable=False, name="qat_range") for name in self.plan.tracked
+                name: tf.Variable(tf.zeros(3), trainable=False, name="qat_range", **each_replica)
+                for name in self.plan.tracked
             }
         layers = interception.layer_paths(self._subject)
         watched = {path: layers[path] for path in {path for path, _ in self.plan.sites}}

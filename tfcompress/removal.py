@@ -108,7 +108,7 @@ def emptied(plan: channels.ChannelPlan, model: keras.Model, *, multiple_of: int 
     for parameter in plan.parameters:
         if parameter.own is None or parameter.attribute == "moving_mean":
             continue
-        values = np.asarray(getattr(layers[parameter.path], parameter.attribute))
+        values = interception.read(getattr(layers[parameter.path], parameter.attribute))
         axes = tuple(axis for axis in range(values.ndim) if axis != parameter.own % values.ndim)
         living = np.any(values != 0, axis=axes)
         alive.update(parameter.labels[parameter.own][living].tolist())
@@ -154,7 +154,7 @@ def remove(model: keras.Model, plan: channels.ChannelPlan, removed: set[int]) ->
         for old, fresh in zip(layer.weights, new[path].weights, strict=True):
             if fresh.dtype == "uint32" or "seed" in fresh.path:
                 continue
-            values = np.asarray(old)
+            values = interception.read(old)
             for axis, labels in by_id.get(id(old), {}).items():
                 values = np.take(values, kept(labels), axis=axis)
             fresh.assign(values)
