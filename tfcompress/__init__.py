@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ChannelPruning": "pruning",
+    "ChannelPruning": "channel_pruning",
     "L1Penalty": "penalties",
     "MagnitudePruning": "pruning",
     "after_schedule": "waiting",
@@ -23,6 +23,7 @@ _HOMES = {
     "report": "reporting",
     "Target": "targets",
     "TARGETS": "targets",
+    "WeightClustering": "clustering",
     "TfcompressError": "errors",
 }
 _MODULES = ("errors", "importance", "masks", "metrics", "observers", "points", "schedules", "targets")
@@ -37,6 +38,7 @@ __all__ = [
     "QuantizationAwareTraining",
     "Target",
     "TfcompressError",
+    "WeightClustering",
     "__version__",
     "after_schedule",
     "convert",
@@ -56,12 +58,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import errors, importance, masks, metrics, observers, points, schedules, targets
+    from .channel_pruning import ChannelPruning
+    from .clustering import WeightClustering
     from .conversion import Conversion, convert
     from .distillation import distill
     from .errors import TfcompressError
     from .measurement import measure
     from .penalties import L1Penalty
-    from .pruning import ChannelPruning, MagnitudePruning
+    from .pruning import MagnitudePruning
     from .qat import QuantizationAwareTraining
     from .records import Measurement
     from .reporting import report

@@ -1,0 +1,87 @@
+"""Weight clustering: few values, zeros kept, smaller downloads, constraints in any order."""
+
+import gzip
+
+import keras
+import numpy as np
+import pytest
+
+import tfcompress as tfc
+from models import compiled, striped_pictures, tiny_cnn
+from tfcompress.clustering import centroids
+
+X, Y = striped_pictures(128)
+
+
+def fit(model, *callbacks, epochs=4):
+    model.fit(X, Y, batch_size=32, epochs=epochs, verbose=0, callbacks=list(callbacks))
+    return model
+
+
+def values(model, name):
+    return np.asarray(model.get_layer(name).kernel)
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 2}], ids=str)
+def test_kernels_have_few_values_and_go_on_learning(options):
+    model = compiled(tiny_cnn(), **options)
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(values(model, "pointwise").copy())
+    )
+    fit(model, tfc.WeightClustering(6, begin_epoch=1), watch)
+    assert len(np.unique(seen[0])) > 6
+    assert all(len(np.unique(kernel)) <= 6 for kernel in seen[1:])
+    assert not np.array_equal(seen[1], seen[3])
+    assert model.get_layer("pointwise").kernel.constraint is None
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_zeros_of_pruning_stay_and_count_as_a_cluster(first):
+    model = compiled(tiny_cnn())
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.5, end=6), frequency=1)
+    clustering = tfc.WeightClustering(4)
+    callbacks = [pruning, clustering]
+    fit(model, callbacks[first], callbacks[1 - first], tfc.QuantizationAwareTraining(begin_epoch=2), epochs=6)
+    kernel = values(model, "pointwise")
+    assert np.mean(kernel == 0) == 0.5
+    assert len(np.unique(kernel)) <= 4
+    assert all(variable.constraint is None for variable in model.trainable_variables)
+    assert tfc.convert(model, target="cpu-int8").float_tensors == ()
+
+
+def test_the_file_compresses_better():
+    keras.utils.set_random_seed(0)
+
+    def build():
+        keras.utils.set_random_seed(0)
+        layers = keras.layers
+        return compiled(
+            keras.Sequential([keras.Input((8, 8, 2)), layers.Flatten(), layers.Dense(128, "relu"), layers.Dense(3)])
+        )
+
+    sizes = []
+    for callbacks in ([], [tfc.WeightClustering(8)]):
+        model = build()
+        fit(model, *callbacks)
+        tflite = tfc.convert(model, target="cpu-int8", representative_data=X).tflite
+        sizes.append(len(gzip.compress(tflite)))
+    assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_only_named_layers():
+    model = fit(compiled(tiny_cnn()), tfc.WeightClustering(3, layers="point*"))
+    assert len(np.unique(values(model, "pointwise"))) == 3
+    assert len(np.unique(values(model, "stem"))) > 3
+
+
+def test_centroids_of_few_values_are_those_values():
+    assert centroids(np.array([2.0, 2.0, 7.0]), 8).tolist() == [2.0, 7.0]
+
+
+@pytest.mark.parametrize("arguments", [{"clusters": 1}, {"clusters": 2.5}, {"begin_epoch": -1}], ids=str)
+def test_wrong_arguments(arguments):
+    with pytest.raises(ValueError, match="must be a whole number"):
+        tfc.WeightClustering(**arguments)
+    with pytest.raises(ValueError, match="must match a layer"):
+        fit(compiled(tiny_cnn()), tfc.WeightClustering(layers="nothing"))

@@ -1,0 +1,172 @@
+"""Weight clustering as a Keras callback: each kernel ends with a few distinct values, so that its file compresses well.
+
+The values are found by k-means when clustering begins; from then on the weights of a cluster move together. Zeros stay
+zeros. Integer arithmetic gains nothing from it; gzip and over-the-air updates do.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from . import constraints, interception, layer_choice, phases
+from .masking import check_built
+from .pruning import prunable_weights
+from .qat import check_backend
+
+__all__ = ["WeightClustering", "centroids"]
+
+_MOST_VALUES = 1 << 16  # that k-means looks at: more change no centroid by much
+_ROUNDS = 30
+
+
+def centroids(values: np.ndarray, clusters: int) -> np.ndarray:
+    """Returns up to ``clusters`` centroids of ``values``, rising, float32, by k-means from evenly spread quantiles.
+
+    Args:
+        values: any shape; of many every k-th is looked at.
+        clusters: how many at most.
+
+    Example:
+        >>> centroids(np.array([1.0, 1.1, 5.0, 5.1]), 2).round(2).tolist()
+        [1.05, 5.05]
+
+    Source: Lloyd, "Least squares quantization in PCM", 1982.
+    """
+    from scipy.cluster.vq import kmeans
+
+    flat = np.sort(values.reshape(-1).astype(np.float64))
+    flat = flat[:: max(1, len(flat) // _MOST_VALUES)]
+    start = np.unique(np.quantile(flat, (np.arange(clusters) + 0.5) / clusters))
+    found, _ = kmeans(flat[:, None], start[:, None], iter=_ROUNDS)
+    return np.sort(found[:, 0]).astype(np.float32)
+
+
+class WeightClustering(keras.callbacks.Callback):
+    """Gives each kernel at most ``clusters`` distinct values while the model trains.
+
+    With pruning it waits for the final sparsity; zeros are a cluster of their own and stay zeros.
+
+    Args:
+        clusters: distinct values of a kernel, zero among them where the kernel is sparse, from 2 on. Default: 16.
+        begin_epoch: first epoch, from 0, with clustered weights. Default: 0.
+        layers: which layers, see ``MagnitudePruning``. Default: all.
+
+    Raises:
+        ValueError: fewer than 2 clusters, a negative epoch; at the start of ``fit``: a pattern without a match.
+        TrainingError: the model is not built, or Keras does not run on TensorFlow.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, name="head")])
+        >>> model.compile("sgd", "mse")
+        >>> x = np.random.rand(64, 8).astype("float32")
+        >>> history = model.fit(x, np.zeros((64, 16)), verbose=0, callbacks=[WeightClustering(4)])
+        >>> len(np.unique(model.get_layer("head").kernel))
+        4
+
+    Source: Han, Mao and Dally, "Deep compression", 2016, https://arxiv.org/abs/1510.00149, section 3.
+    """
+
+    def __init__(self, clusters: int = 16, *, begin_epoch: int = 0, layers: layer_choice.Layers = None) -> None:
+        super().__init__()
+        for name, value, least in (("clusters", clusters, 2), ("begin_epoch", begin_epoch, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number from {least} on. Received: {name}={value!r}.")
+        check_backend()
+        layer_choice.check(layers)
+        self.clusters = clusters
+        self.begin_epoch = begin_epoch
+        self.layers = layers
+        self._chosen: dict[str, Any] = {}
+        self._clustered: dict[str, tuple[Any, _Clustered]] = {}
+
+    def settled(self) -> bool:
+        """Returns whether the weights are clustered now."""
+        return bool(self._clustered)
+
+    def snapshot(self) -> None:
+        """Weights that are clustered carry their clusters themselves."""
+
+    def recall(self, snapshot: None) -> None:
+        """Nothing to go back to."""
+
+    def set_model(self, model: keras.Model) -> None:
+        """Learns which model comes; what an exception left on the last one is taken off."""
+        self.remove()
+        super().set_model(model)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Chooses the kernels."""
+        self.remove()
+        subject = interception.subject(self.model)
+        check_built(subject)
+        weights = prunable_weights(subject)
+        by_path = interception.layer_paths(subject)
+        known: Mapping[str, Any] = {name.rpartition("/")[0]: by_path[name.rpartition("/")[0]] for name in weights}
+        paths = layer_choice.matching(known, self.layers)
+        self._chosen = {name: variable for name, variable in weights.items() if name.rpartition("/")[0] in paths}
+        phases.enter(self.model, self)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Finds the clusters when it is time, and all pruning has come to its end."""
+        waiting = [phase for phase in phases.active(self.model) if hasattr(phase, "schedule") and not phase.settled()]
+        if self._clustered or epoch < self.begin_epoch or waiting:
+            return
+        for name, variable in self._chosen.items():
+            constraint = _Clustered.of(interception.read(variable), self.clusters)
+            constraints.attach(variable, constraint)
+            self._clustered[name] = (variable, constraint)
+        self._apply()
+        self.model.make_train_function(force=True)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Takes the constraints off; the values stay few."""
+        self._apply()
+        self.remove()
+
+    def remove(self) -> None:
+        """Takes the constraints off a model, also after an exception in ``fit``."""
+        phases.leave(self)
+        for variable, _ in self._clustered.values():
+            constraints.detach(variable, _Clustered)
+        if self._clustered and self.model is not None:
+            self.model.train_function = None
+        self._clustered = {}
+
+    def _apply(self) -> None:
+        for variable, constraint in self._clustered.values():
+            variable.assign(constraint.apply(keras.ops.convert_to_tensor(interception.read(variable))))
+
+
+class _Clustered(constraints.Stacked):
+    """Replaces each weight by the mean of its cluster; the cluster of zeros, if there is one, stays zero."""
+
+    def __init__(self, members: np.ndarray, count: int, has_zeros: bool) -> None:
+        super().__init__()
+        self._members = members
+        self._count = count
+        self._has_zeros = has_zeros
+
+    @classmethod
+    def of(cls, values: np.ndarray, clusters: int) -> "_Clustered":
+        """Returns the constraint for the clusters that ``values`` have now."""
+        zeros = values == 0
+        has_zeros = bool(zeros.sum() > 1)
+        rest = values[~zeros] if has_zeros else values
+        members = np.zeros(values.shape, np.int32)
+        if not rest.size:
+            return cls(members, 1, True)
+        found = centroids(rest, clusters - has_zeros)
+        nearest = np.searchsorted((found[1:] + found[:-1]) / 2, values).astype(np.int32)
+        members = np.where(zeros, 0, nearest + 1).astype(np.int32) if has_zeros else nearest
+        return cls(members, len(found) + has_zeros, has_zeros)
+
+    def apply(self, value: Any) -> Any:
+        members = self._members.reshape(-1)
+        sums = keras.ops.segment_sum(keras.ops.reshape(value, (-1,)), members, num_segments=self._count)
+        sizes = np.maximum(np.bincount(members, minlength=self._count), 1).astype(np.float32)
+        means = sums / keras.ops.cast(sizes, sums.dtype)
+        if self._has_zeros:
+            means = means * keras.ops.cast(np.arange(self._count) > 0, means.dtype)
+        return keras.ops.reshape(keras.ops.take(means, members), self._members.shape)

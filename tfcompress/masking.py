@@ -1,0 +1,184 @@
+"""What every kind of pruning shares: masks on weights that move along a schedule while the model trains.
+
+The mask is a constraint of the weight variable. At the end of ``fit`` the constraint is gone and the zeros stay in the
+weights. Which weights go is decided by the callbacks of ``pruning`` and ``channel_pruning``, how many in ``schedules``.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from . import constraints, interception, layer_choice, masks, phases, schedules
+from .errors import TrainingError
+from .layer_choice import Layers
+from .qat import check_backend
+
+__all__ = ["MaskedTraining", "check_built", "check_scope"]
+
+_LAST_STEP = 10**9  # later than any training
+
+
+class MaskedTraining(keras.callbacks.Callback):
+    """What every kind of pruning shares: a schedule, masks on variables, and their way on and off a model."""
+
+    def __init__(self, schedule: Any, layers: Layers, frequency: int) -> None:
+        super().__init__()
+        self.schedule = schedules.resolve(schedule)
+        self._given = schedule
+        if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
+            raise ValueError(f"frequency must be a number of steps from 1 on. Received: frequency={frequency!r}.")
+        check_backend()
+        layer_choice.check(layers)
+        self.layers = layers
+        self.frequency = frequency
+        self._pruned: dict[str, tuple[Any, Any]] = {}  # name -> (variable, mask variable)
+        self._sparsity = 0.0
+        self._moved_at: int | None = None
+        self._subject: Any = None
+
+    def settled(self) -> bool:
+        """Returns whether the schedule's final sparsity is reached."""
+        final = self._final()
+        return final is None or self._sparsity >= final - 1e-9
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Returns the masks as they are, to go back to with ``recall``."""
+        return {name: interception.read(mask).copy() for name, (_, mask) in self._pruned.items()}
+
+    def recall(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Applies masks that belong to weights which somebody has restored."""
+        for name, values in snapshot.items():
+            variable, mask = self._pruned[name]
+            mask.assign(values)
+            variable.assign(interception.read(variable) * values)
+
+    def _chosen(self) -> dict[str, Any]:
+        """Returns the variables that get a mask, by name; refuses what cannot be pruned."""
+        raise NotImplementedError
+
+    def _masks(self, sparsity: float) -> Mapping[str, np.ndarray]:
+        """Returns the masks at a sparsity, by name."""
+        raise NotImplementedError
+
+    def _reached(self) -> float:
+        """Returns the sparsity that the weights have now, as the schedule counts it."""
+        return min(self.sparsity.values(), default=0.0)
+
+    @property
+    def sparsity(self) -> dict[str, float]:
+        """Fraction of exact zeros by pruned weight; empty before training."""
+        return {name: masks.sparsity(interception.read(variable)) for name, (variable, _) in self._pruned.items()}
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Puts an all-ones mask on each chosen weight."""
+        self._release()
+        self.schedule = schedules.resolve(self._given)  # some schedules remember where they were
+        for name, variable in self._chosen().items():
+            with self.model.distribute_strategy.scope():
+                mask = keras.Variable(
+                    np.ones(variable.shape, np.float32), trainable=False, dtype=variable.dtype, name="pruning_mask"
+                )
+            self._pruned[name] = (variable, mask)
+            constraints.attach(variable, _Masked(mask))
+        self._sparsity, self._moved_at = 0.0, None
+        phases.enter(self.model, self)
+        self.model.make_train_function(force=True)
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Moves the masks when the schedule asks for another sparsity and the last move is ``frequency`` steps ago."""
+        step = int(interception.read(self.model.optimizer.iterations))
+        if self._moved_at is None or step - self._moved_at >= self.frequency:
+            self._move(step)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Reports the sparsity over all pruned weights, and moves the masks a last time before training ends."""
+        if epoch + 1 == self.params.get("epochs"):
+            self._move(int(interception.read(self.model.optimizer.iterations)))
+        if logs is not None and self._pruned:
+            values = {name: interception.read(variable) for name, (variable, _) in self._pruned.items()}
+            logs.update({f"sparsity/{name}": masks.sparsity(array) for name, array in values.items()})
+            logs["sparsity"] = sum(int(np.sum(v == 0)) for v in values.values()) / sum(v.size for v in values.values())
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Takes the masks off; the zeros stay."""
+        try:
+            self._move(int(interception.read(self.model.optimizer.iterations)))
+            self._apply()  # averaged or restored weights may have come in between
+            reached = self._reached()
+            final = self._final()
+            if final is not None and round(reached, 3) < round(final, 3) and self._sparsity < final:
+                warnings.warn(
+                    f"The training ended at sparsity {reached:.1%}; the schedule would reach {final:.1%}. "
+                    "Train for more steps or end the schedule earlier.",
+                    stacklevel=2,
+                )
+        finally:
+            self._release(keep=True)
+
+    def remove(self) -> None:
+        """Takes the masks off a model that an exception in ``fit`` left masked; the zeros stay."""
+        self._release(keep=True)
+
+    def set_model(self, model: keras.Model) -> None:
+        """Learns which model comes; what an exception left on the last one is taken off."""
+        self._release(keep=True)
+        super().set_model(model)
+        self._subject = interception.subject(model)
+
+    def _final(self) -> float | None:
+        """Returns what the schedule comes to, None for one that does not tell so far ahead."""
+        try:
+            return float(schedules.resolve(self._given)(_LAST_STEP))
+        except (ValueError, TypeError, IndexError, KeyError, OverflowError, ArithmeticError):
+            return None
+
+    def _move(self, step: int) -> None:
+        sparsity = self.schedule(step)
+        if sparsity == self._sparsity:
+            return
+        for name, values in self._masks(sparsity).items():
+            self._pruned[name][1].assign(values)
+        self._apply()
+        self._sparsity, self._moved_at = sparsity, step
+
+    def _apply(self) -> None:
+        for variable, mask in self._pruned.values():
+            variable.assign(interception.read(variable) * interception.read(mask))
+
+    def _release(self, *, keep: bool = False) -> None:
+        phases.leave(self)
+        for variable, _ in self._pruned.values():
+            constraints.detach(variable, _Masked)
+        if not keep:
+            self._pruned = {}
+        elif self._pruned and self.model is not None:
+            self.model.train_function = None
+
+
+class _Masked(constraints.Stacked):
+    """Multiplies by the mask."""
+
+    def __init__(self, mask: Any) -> None:
+        super().__init__()
+        self._mask = mask
+
+    def apply(self, value: Any) -> Any:
+        return keras.ops.multiply(value, self._mask)
+
+
+def check_built(model: keras.Model) -> None:
+    """Raises ``TrainingError`` unless the model is built."""
+    if not model.built:
+        raise TrainingError(
+            f"The model must be built before it is pruned. Received: {model.name!r}, not built. Begin it with a "
+            "keras.Input or call it once on a batch of data."
+        )
+
+
+def check_scope(scope: str) -> None:
+    """Raises ``ValueError`` for an unknown scope."""
+    if scope not in ("layer", "global"):
+        raise ValueError(f"scope must be 'layer' or 'global'. Received: scope={scope!r}.")
