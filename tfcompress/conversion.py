@@ -74,8 +74,8 @@ def convert(
         model: a Keras 3 or tf_keras model, a ``tf.function`` or module, a PyTorch module or exported program (the extra
             ``[torch]``), or a path to a ``.keras``, ``.h5``, float ``.tflite``, ``.pt2`` or ``.pt`` file or a SavedModel
             folder.
-        target: a name from ``tfcompress.TARGETS`` or a ``Target``. Default: "cpu-int8" when there are trained ranges or
-            representative data, else "dynamic".
+        target: a name from ``tfcompress.TARGETS`` or a ``Target``. Default: the one that ranges were trained for,
+            "cpu-int8" when there is representative data, else "dynamic".
         representative_data: what the model will see: ``.npy``, ``.npz``, a folder of images, arrays, or a
             ``tf.data.Dataset``; labels of (x, y) pairs are dropped. About 100 samples. Default: None.
         input_shapes: whole shapes by input name, the batch axis first, that fix dynamic axes: ``{"image": (1, 96, 96, 3)}``.
@@ -151,11 +151,12 @@ def convert(
     if chosen is None:
         has_ranges = (source.stored is not None or source.fake_quantized) and ranges != "calibrated"
         measurable = representative_data is not None or calibration is not None
-        chosen = TARGETS["cpu-int8" if has_ranges or measurable else "dynamic"]
+        trained_for = TARGETS.get(source.stored.target) if has_ranges and source.stored is not None else None
+        chosen = trained_for or TARGETS["cpu-int8" if has_ranges or measurable else "dynamic"]
     saved = Calibration.load(calibration) if isinstance(calibration, str | os.PathLike) else calibration
     has_data = representative_data is not None or saved is not None
     ranging.check_available(source, ranges, chosen, has_data=has_data)
-    stored = ranging.usable_ranges(source, ranges) if chosen.integer else None
+    stored = ranging.usable_ranges(source, ranges, chosen) if chosen.integer else None
     if repair and chosen.integer and repair != "auto":
         repairing.check_methods([repair] if isinstance(repair, str) else list(repair))
     precision_rules = precision.read_rules(rules)

@@ -36,7 +36,8 @@ def weights(values: Any, channel_axes: tuple[int, ...], bits: int = 8) -> Any:
 def activations(values: Any, low: Any, high: Any, bits: int = 8) -> Any:
     """Returns ``values`` rounded to the asymmetric grid of [low, high], nudged so that zero lies on it.
 
-    Values outside are clipped and get no gradient. Half-precision tensors are rounded in float32.
+    Values outside are clipped and get no gradient. Half-precision tensors are rounded in float32. With 16 bits the grid is
+    symmetric, as TFLite's int16 activations are.
 
     Args:
         values: float tensor of any shape.
@@ -47,6 +48,12 @@ def activations(values: Any, low: Any, high: Any, bits: int = 8) -> Any:
     import tensorflow as tf
 
     high = tf.maximum(high, low + 1e-6)
+    if bits == 16:
+        bound = tf.maximum(tf.abs(low), tf.abs(high))
+        rounded = tf.quantization.fake_quant_with_min_max_vars(
+            tf.cast(values, tf.float32), -bound, bound, num_bits=16, narrow_range=True
+        )
+        return tf.cast(rounded, values.dtype)
     rounded = tf.quantization.fake_quant_with_min_max_vars(tf.cast(values, tf.float32), low, high, num_bits=bits)
     return tf.cast(rounded, values.dtype)
 

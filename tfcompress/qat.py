@@ -6,6 +6,8 @@ convert anything.
 """
 
 import functools
+import json
+import os
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -16,7 +18,10 @@ import numpy as np
 
 from . import fake_quantization, interception, phases, points, signatures
 from .errors import TrainingError
+from .files import write_atomically
 from .ranges import RangeAsset, TrainedRanges, hash_weights
+from .targets import Target
+from .targets import resolve as resolve_target
 
 __all__ = ["QuantizationAwareTraining", "check_backend", "trained_ranges"]
 
@@ -53,9 +58,16 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         freeze_epoch: first epoch whose ranges stand still, or None for the last epoch of a fit that has at least three
             fake-quantized ones. Default: None.
         momentum: weight of the past in the moving average, in [0, 1). Default: 0.99.
+        target: what the file will be for, a name from ``tfcompress.TARGETS`` or a ``Target``: bits of weights and
+            activations, per-channel or per-tensor scales. ``convert`` refuses targets that round otherwise.
+            Default: "cpu-int8".
+        state_path: file for the ranges of each epoch, beside a ``BackupAndRestore`` or weights-only checkpoints, which do
+            not carry them; read when a fit goes on, refused when it is of another step, deleted when the fit is done.
+            Default: None.
 
     Raises:
-        ValueError: a negative epoch, ``freeze_epoch`` not after ``begin_epoch``, momentum outside [0, 1).
+        ValueError: a target without integer activations; a negative epoch, ``freeze_epoch`` not after ``begin_epoch``,
+            momentum outside [0, 1).
         TrainingError: Keras does not run on TensorFlow; evaluation before any training.
 
     Example:
@@ -74,8 +86,23 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     makes the folded kernel's grid the unfolded one's times a constant.
     """
 
-    def __init__(self, *, begin_epoch: int = 0, freeze_epoch: int | None = None, momentum: float = 0.99) -> None:
+    def __init__(
+        self,
+        *,
+        begin_epoch: int = 0,
+        freeze_epoch: int | None = None,
+        momentum: float = 0.99,
+        target: str | Target = "cpu-int8",
+        state_path: str | os.PathLike | None = None,
+    ) -> None:
         super().__init__()
+        self.target = resolve_target(target)
+        if not self.target.integer:
+            raise ValueError(
+                f"target must be an integer one, such as cpu-int8. Received: target={self.target.name!r}, whose "
+                "activations are float."
+            )
+        self.state_path = None if state_path is None else os.fspath(state_path)
         for name, value in (("begin_epoch", begin_epoch), ("freeze_epoch", freeze_epoch)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
                 raise ValueError(f"{name} must be an epoch, a whole number from 0 on. Received: {name}={value!r}.")
@@ -163,11 +190,47 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         """Starts the fake quantization and stops the learning of ranges at their epochs."""
         if self._first_epoch < 0:
             self._first_epoch = epoch
+            self._go_on()
         if epoch >= self.begin_epoch and not self._interception.installed:  # type: ignore[union-attr]
             self._install()
             self.model.make_train_function(force=True)
             self.model.train_function = self._guarded(self.model.train_function)
         self._learning.assign(epoch < self._freeze_from())
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the ranges to ``state_path``, whole or not at all."""
+        if self.state_path is not None and self.ranges:
+            state = {name: [float(v) for v in values] for name, values in self.snapshot().items()}
+            record = {"iterations": self._step(), "trackers": state}
+            write_atomically(self.state_path, json.dumps(record), overwrite=True)
+
+    def _step(self) -> int:
+        return int(interception.read(self.model.optimizer.iterations))
+
+    def _go_on(self) -> None:
+        """Reads the ranges of an interrupted fit, when the weights are those of the same step."""
+        if self.state_path is None or not os.path.exists(self.state_path):
+            return
+        try:
+            with open(self.state_path, encoding="utf-8") as file:
+                record = json.load(file)
+            step, trackers = (
+                int(record["iterations"]),
+                {k: [float(x) for x in v] for k, v in record["trackers"].items()},
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrainingError(
+                f"The state of quantization-aware training is damaged: {self.state_path} ({error}). Delete it to learn the "
+                "ranges anew."
+            ) from error
+        if step != self._step() or set(trackers) != set(self._trackers):
+            raise TrainingError(
+                f"The state of quantization-aware training must be of this model and step. Received: {self.state_path} of "
+                f"step {step} with {len(trackers)} points for step {self._step()} with {len(self._trackers)}. Restore the "
+                "weights of that step, or delete the file to learn the ranges anew."
+            )
+        for name, values in trackers.items():
+            self._trackers[name].assign(values)
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Marks that what is traced now is a training step."""
@@ -180,6 +243,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the hands off: the model is plain again and keeps its ranges as an asset."""
         self.remove(self._subject)
+        if self.state_path is not None and os.path.exists(self.state_path):
+            os.remove(self.state_path)
         if not self.ranges:
             warnings.warn(
                 f"Quantization-aware training must begin before the last epoch. Received: begin_epoch={self.begin_epoch}, "
@@ -300,7 +365,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             variable = getattr(layer, rule.attribute)
             # Under mixed precision ``variable.value`` is in half precision here; the file's weights are rounded from float32.
             value = keras.ops.convert_to_tensor(variable._value)
-            mapping.append((variable, fake_quantization.weights(value, rule.channel_axes)))
+            axes, bits = self._weight_grid(layer, rule)
+            mapping.append((variable, fake_quantization.weights(value, axes, bits)))
 
         def around(activation: Callable[..., Any], values: Any) -> Any:
             return activation(self._track(f"{site.name}:inner", values))
@@ -312,15 +378,30 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if not site.output:
             return outputs
         if site.fixed:
-            return fake_quantization.activations(outputs, *site.fixed)
+            low, high = site.fixed
+            return fake_quantization.activations(outputs, low, high, bits=self._bits)
         return self._track(site.name, outputs)
+
+    @property
+    def _bits(self) -> int:
+        return 16 if self.target.activations == "int16" else 8
+
+    def _weight_grid(self, layer: Any, rule: points.WeightRule) -> tuple[tuple[int, ...], int]:
+        """Returns the axes that have scales of their own, and the bits, of a layer's weight."""
+        kind = type(layer).__name__
+        dense = kind in ("Dense", "EinsumDense")
+        per_channel = self.target.per_channel_dense if dense else self.target.per_channel
+        four = self.target.weights == "int4" and (dense or kind in ("Conv1D", "Conv2D"))
+        return rule.channel_axes if per_channel else (), 4 if four else 8
 
     def _round_like(self, point: str, values: Any) -> Any:
         if point in self._trackers:
-            tracker = self._trackers[point]
-            return fake_quantization.averages(values, tracker[0], tracker[1])
-        sites = self.plan.sites.values()  # type: ignore[union-attr]
-        low, high = next(site.fixed for site in sites if site.name == point and site.fixed)
+            low, high = self._trackers[point][0], self._trackers[point][1]
+        else:
+            sites = self.plan.sites.values()  # type: ignore[union-attr]
+            low, high = next(site.fixed for site in sites if site.name == point and site.fixed)
+        if self._bits == 16:
+            return fake_quantization.activations(values, low, high, bits=16)
         return fake_quantization.averages(values, low, high)
 
     def _track(self, name: str, values: Any) -> Any:
@@ -328,7 +409,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
         tracker = self._trackers[name]
         if not self._training_call:
-            rounded = fake_quantization.activations(values, tracker[0], tracker[1])
+            rounded = fake_quantization.activations(values, tracker[0], tracker[1], bits=self._bits)
             return tf.where(tracker[2] > 0, rounded, values)  # a point that has learned nothing lets everything pass
         seen = tf.cast(values, tf.float32)
         low = tf.minimum(tf.reduce_min(seen), 0.0)
@@ -339,12 +420,14 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         learning = tf.logical_or(self._learning, batches < 1)
         current = tf.stop_gradient(tf.where(learning, moved, tracker))
         tracker.assign(current)
-        return fake_quantization.activations(values, current[0], current[1])
+        return fake_quantization.activations(values, current[0], current[1], bits=self._bits)
 
     def _keep(self, model: keras.Model) -> None:
         ranges = self.ranges
         if ranges:
-            self._frozen[model] = TrainedRanges(ranges, hash_weights(model.get_weights()))
+            self._frozen[model] = TrainedRanges(
+                ranges, hash_weights(model.get_weights()), self.target.name, self.target.rounding
+            )
 
     def _current(self, reference: "weakref.ref[keras.Model]") -> TrainedRanges | None:
         """Returns the ranges of the model that the asset was attached to, whatever this callback trained since."""

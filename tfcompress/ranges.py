@@ -10,11 +10,13 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from .errors import ModelError
+from .targets import TARGETS
 
 __all__ = ["ASSET", "RangeAsset", "TrainedRanges", "hash_weights", "read_archive"]
 
@@ -29,6 +31,8 @@ class TrainedRanges:
     Args:
         ranges: (lowest, highest) by point name, lowest <= 0 <= highest.
         weights_sha256: ``hash_weights`` of the model when the ranges were learned.
+        target: name of the target that they were learned for. Default: "cpu-int8".
+        rounding: its ``Target.rounding``. Default: that of "cpu-int8".
 
     Example:
         >>> stored = TrainedRanges({"input:image": (0.0, 1.0)}, "0" * 64)
@@ -38,11 +42,14 @@ class TrainedRanges:
 
     ranges: Mapping[str, tuple[float, float]]
     weights_sha256: str
+    target: str = "cpu-int8"
+    rounding: Mapping[str, Any] = field(default_factory=lambda: TARGETS["cpu-int8"].rounding)
 
     def to_json(self) -> str:
         """Returns the asset's text."""
         ranges = {name: list(pair) for name, pair in self.ranges.items()}
-        return json.dumps({"format": _FORMAT, "weights_sha256": self.weights_sha256, "ranges": ranges}, indent=1)
+        record = {"format": _FORMAT, "weights_sha256": self.weights_sha256, "ranges": ranges}
+        return json.dumps(record | {"target": self.target, "rounding": dict(self.rounding)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "TrainedRanges":
@@ -57,6 +64,8 @@ class TrainedRanges:
                 raise ModelError(f"Trained ranges must be of format {_FORMAT}. Received: {record['format']!r}.")
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in record["ranges"].items()}
             sha256 = str(record["weights_sha256"])
+            default = TARGETS["cpu-int8"]
+            target, rounding = str(record.get("target", default.name)), dict(record.get("rounding", default.rounding))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"The asset {ASSET} of the model is damaged: {error}. Save the model again.") from error
         for name, (low, high) in ranges.items():
@@ -64,7 +73,7 @@ class TrainedRanges:
                 raise ModelError(
                     f"A trained range must be finite and contain zero. Received: {name} = [{low}, {high}]."
                 )
-        return cls(ranges, sha256)
+        return cls(ranges, sha256, target, rounding)
 
     def __repr__(self) -> str:
         return f"TrainedRanges({len(self.ranges)} points, weights {self.weights_sha256[:8]})"

@@ -25,16 +25,19 @@ __all__ = ["Choice", "Found", "RememberingSamples", "check_available", "find_ran
 Choice = Literal["trained", "calibrated"]
 
 
-def usable_ranges(source: sources.Source, ranges: Choice | None) -> Mapping[str, tuple[float, float]] | None:
+def usable_ranges(
+    source: sources.Source, ranges: Choice | None, target: Target
+) -> Mapping[str, tuple[float, float]] | None:
     """Returns the ranges that training stored with the model, by point name; None where there are none to use.
 
     Args:
         source: the model.
         ranges: "trained" uses them whatever the weights are now, "calibrated" ignores them. None refuses those of other
-            weights.
+            weights or of a target that rounds otherwise.
+        target: what the file is for.
 
     Raises:
-        ConversionError: the ranges belong to other weights, or are asked for and not there.
+        ConversionError: the ranges belong to other weights or to a target of other rules, or are asked for and not there.
     """
     if ranges == "calibrated":
         return None
@@ -52,6 +55,13 @@ def usable_ranges(source: sources.Source, ranges: Choice | None) -> Mapping[str,
             f"The trained ranges must belong to the model's weights. Received: {source.name}, whose weights changed after "
             "quantization-aware training. Pass --ranges=calibrated with representative data to measure new ones, or "
             "--ranges=trained to use them all the same."
+        )
+    different = [name for name, value in target.rounding.items() if source.stored.rounding.get(name) != value]
+    if different and ranges is None:
+        raise ConversionError(
+            f"A model must be converted by the rules it was trained for. Received: {source.name}, trained for "
+            f"{source.stored.target}, and the target {target.name}, which differs in {', '.join(different)}. Train it with "
+            f"QuantizationAwareTraining(target={target.name!r}), or pass --ranges=calibrated with representative data."
         )
     return source.stored.ranges
 

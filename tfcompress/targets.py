@@ -85,6 +85,11 @@ class Target:
         """Whether activations are integers, so that every tensor needs a range."""
         return self.activations != "float32"
 
+    @property
+    def rounding(self) -> dict[str, Any]:
+        """The settings that decide on which grids values lie: training for one target holds for all that share them."""
+        return {name: getattr(self, name) for name in ("weights", "activations", "per_channel", "per_channel_dense")}
+
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values; the operators are left out."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "operators"}
