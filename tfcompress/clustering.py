@@ -29,8 +29,8 @@ def centroids(values: np.ndarray, clusters: int) -> np.ndarray:
         clusters: how many at most.
 
     Example:
-        >>> centroids(np.array([1.0, 1.1, 5.0, 5.1]), 2).round(2).tolist()
-        [1.05, 5.05]
+        >>> centroids(np.array([1.0, 1.1, 5.0, 5.1]), 2).round(2)
+        array([1.05, 5.05], dtype=float32)
 
     Source: Lloyd, "Least squares quantization in PCM", 1982.
     """

@@ -66,6 +66,7 @@ class MagnitudePruning(MaskedTraining):
 
     Example:
         >>> import keras, numpy as np
+        >>> from tfcompress import schedules
         >>> keras.utils.set_random_seed(0)
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="head")])
         >>> model.compile("sgd", "mse")
