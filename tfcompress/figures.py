@@ -88,8 +88,8 @@ class Latency:
 
     Attributes:
         median_ms: half of the runs were faster.
-        p90_ms: nine of ten runs were faster.
-        p99_ms: 99 of 100 runs were faster.
+        p90_ms: nine of ten runs were faster; None where a runner does not tell.
+        p99_ms: 99 of 100 runs were faster; None likewise.
         mean_ms: arithmetic mean.
         std_ms: standard deviation (of the population).
         min_ms: the fastest run.
@@ -108,8 +108,8 @@ class Latency:
     """
 
     median_ms: float
-    p90_ms: float
-    p99_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
     mean_ms: float
     std_ms: float
     min_ms: float
@@ -159,7 +159,9 @@ class Latency:
         return cls(median, p90, p99, mean, std, least, *counts, load, first, low, high, steady)
 
     def __str__(self) -> str:
-        return f"median {self.median_ms:.3f} ms, p90 {self.p90_ms:.3f} ms, p99 {self.p99_ms:.3f} ms ({self.runs} runs)"
+        tail = {"p90": self.p90_ms, "p99": self.p99_ms}
+        shown = "".join(f", {name} {value:.3f} ms" for name, value in tail.items() if value is not None)
+        return f"median {self.median_ms:.3f} ms{shown} ({self.runs} runs)"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,11 +117,9 @@ class Profile:
 
     def __str__(self) -> str:
         parts = "1 delegated part" if len(self.parts) == 1 else f"{len(self.parts)} delegated parts"
-        lines = [
-            f"{len(self.ops)} ops, {self.sum_ms:.3f} ms of {self.whole_ms:.3f} ms ({percent(self.sum_ms, self.whole_ms)}); "
-            f"profiler {100 * self.overhead:.0f} %; {100 * self.delegated_share:.0f} % in {parts}",
-            "  ms     share  where        op",
-        ]
+        whole = f"{self.sum_ms:.3f} ms of {self.whole_ms:.3f} ms ({percent(self.sum_ms, self.whole_ms)})"
+        shares = f"profiler {100 * self.overhead:.0f} %; {100 * self.delegated_share:.0f} % in {parts}"
+        lines = [f"{len(self.ops)} ops, {whole}; {shares}", "  ms     share  where        op"]
         for op in self.top():
             lines.append(f"  {op.ms:.3f}  {percent(op.ms, self.sum_ms):>5}  {op.place:11}  #{op.node} {op.name[:46]}")
         reasons: dict[str, int] = {}

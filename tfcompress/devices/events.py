@@ -22,14 +22,83 @@ MICROSECOND_MS = 1e-3
 
 # tensorflow/lite/delegates/xnnpack/README.md: ops with a float32 kernel, and those of them with one for int8.
 FLOAT_OPS = frozenset(
-    """ABS ADD AVERAGE_POOL_2D BATCH_MATMUL CEIL CONCATENATION CONV_2D COPY DEPTH_TO_SPACE DEPTHWISE_CONV_2D DEQUANTIZE
-    DIV ELU EXP FULLY_CONNECTED FLOOR GELU HARD_SWISH LEAKY_RELU LOGISTIC MAX_POOL_2D MAXIMUM MEAN MINIMUM MUL NEG PAD
-    PRELU QUANTIZE RELU RELU6 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR ROUND RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQRT
-    SQUARE SQUARED_DIFFERENCE STRIDED_SLICE SUB TANH TRANSPOSE TRANSPOSE_CONV""".split()
+    [
+        "ABS",
+        "ADD",
+        "AVERAGE_POOL_2D",
+        "BATCH_MATMUL",
+        "CEIL",
+        "CONCATENATION",
+        "CONV_2D",
+        "COPY",
+        "DEPTH_TO_SPACE",
+        "DEPTHWISE_CONV_2D",
+        "DEQUANTIZE",
+        "DIV",
+        "ELU",
+        "EXP",
+        "FULLY_CONNECTED",
+        "FLOOR",
+        "GELU",
+        "HARD_SWISH",
+        "LEAKY_RELU",
+        "LOGISTIC",
+        "MAX_POOL_2D",
+        "MAXIMUM",
+        "MEAN",
+        "MINIMUM",
+        "MUL",
+        "NEG",
+        "PAD",
+        "PRELU",
+        "QUANTIZE",
+        "RELU",
+        "RELU6",
+        "RELU_N1_TO_1",
+        "RESHAPE",
+        "RESIZE_BILINEAR",
+        "ROUND",
+        "RSQRT",
+        "SLICE",
+        "SOFTMAX",
+        "SPACE_TO_DEPTH",
+        "SPLIT",
+        "SQRT",
+        "SQUARE",
+        "SQUARED_DIFFERENCE",
+        "STRIDED_SLICE",
+        "SUB",
+        "TANH",
+        "TRANSPOSE",
+        "TRANSPOSE_CONV",
+    ]
 )
 INT8_OPS = frozenset(
-    """ADD CONCATENATION CONV_2D DEPTH_TO_SPACE DEPTHWISE_CONV_2D DEQUANTIZE ELU FULLY_CONNECTED LEAKY_RELU LOGISTIC
-    MAX_POOL_2D MEAN MUL PAD QUANTIZE RESHAPE RESIZE_BILINEAR SLICE SPLIT SUB TANH TRANSPOSE TRANSPOSE_CONV""".split()
+    [
+        "ADD",
+        "CONCATENATION",
+        "CONV_2D",
+        "DEPTH_TO_SPACE",
+        "DEPTHWISE_CONV_2D",
+        "DEQUANTIZE",
+        "ELU",
+        "FULLY_CONNECTED",
+        "LEAKY_RELU",
+        "LOGISTIC",
+        "MAX_POOL_2D",
+        "MEAN",
+        "MUL",
+        "PAD",
+        "QUANTIZE",
+        "RESHAPE",
+        "RESIZE_BILINEAR",
+        "SLICE",
+        "SPLIT",
+        "SUB",
+        "TANH",
+        "TRANSPOSE",
+        "TRANSPOSE_CONV",
+    ]
 )
 
 

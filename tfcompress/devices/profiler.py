@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
 from ..errors import DeviceError
 from .events import Event
 
@@ -30,7 +29,11 @@ Size = ctypes.c_size_t
 
 
 class _Layout(ctypes.Structure):
-    _fields_ = [("rank", ctypes.c_uint32), ("sizes", ctypes.c_int32 * MOST_AXES), ("strides", ctypes.c_uint32 * MOST_AXES)]
+    _fields_ = [
+        ("rank", ctypes.c_uint32),
+        ("sizes", ctypes.c_int32 * MOST_AXES),
+        ("strides", ctypes.c_uint32 * MOST_AXES),
+    ]
 
 
 class _TensorType(ctypes.Structure):
