@@ -239,8 +239,8 @@ def profile(request: Mapping[str, Any]) -> dict[str, Any]:
     path, plain, recorded = request["paths"]["model"], [], []
     with contextlib.ExitStack() as stack:
         stack.enter_context(native_stderr_silenced(debug=request["debug"]))
-        profiler = stack.enter_context(Profiler(path, model.name, **options))
-        usual = stack.enter_context(Profiler(path, model.name, recorder=False, **options))
+        profiler = stack.enter_context(contextlib.closing(Profiler(path, model.name, **options)))
+        usual = stack.enter_context(contextlib.closing(Profiler(path, model.name, recorder=False, **options)))
         warm_up([profiler.invoke, usual.invoke], request["warmup_runs"])
         # In turns, so that a machine that slows down does so for both.
         for _ in range(max(1, request["runs"] // RUNS_AT_ONCE)):

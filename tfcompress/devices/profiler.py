@@ -59,7 +59,7 @@ class _Event(ctypes.Structure):
 
 
 class Profiler:
-    """A file opened with LiteRT's profiler, XNNPACK on or off; use it as a context manager.
+    """A file opened with LiteRT's profiler, XNNPACK on or off; to be closed.
 
     Args:
         path: of the file.
@@ -102,12 +102,6 @@ class Profiler:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Profiler:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Gives everything back to LiteRT, the newest first."""
