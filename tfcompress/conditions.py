@@ -44,7 +44,7 @@ class DeviceInfo:
 
     def __str__(self) -> str:
         cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
-        details = "".join(f", {key} {value}" for key, value in self.details.items())
+        details = "".join(f", {key}: {value}" for key, value in self.details.items())
         python = f", Python {self.python}" if self.python else ""
         return f"{self.name}: {self.cpu}, {cores}, {self.os}{python}, {self.runtime}{details}"
 

@@ -6,12 +6,14 @@ Pure values; ``devices.profiler`` obtains them.
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["OpTime", "Profile", "comparison"]
 
 TOP = 10
+WIDTH = 80
 LEAST_MS = 0.001  # the clock of LiteRT's profiler
 
 
@@ -128,7 +130,8 @@ class Profile:
             text = f"{op.name} ({op.reason})" if op.reason else op.name
             reasons[text] = reasons.get(text, 0) + 1
         shown = [text if count == 1 else f"{count} {text}" for text, count in reasons.items()]
-        return "\n".join([*lines, *([f"off the delegate: {'; '.join(shown)}"] if shown else [])])
+        off = textwrap.wrap(f"off the delegate: {'; '.join(shown)}", WIDTH, subsequent_indent="  ") if shown else []
+        return "\n".join([*lines, *off])
 
 
 FAMILIES = {

@@ -161,7 +161,7 @@ class Session:
         for number, job in enumerate(jobs):
             record = record_of(job, answers[number], self.device)
             if number:
-                ratio = Ratio.of(names[0], answer["times_ms"][number], answer["times_ms"][0])
+                ratio = Ratio.of(Path(names[0]).name, answer["times_ms"][number], answer["times_ms"][0])
                 record = dataclasses.replace(record, ratio=ratio)
             self.begun[job.path] = record
         for job, own in zip(jobs, answers, strict=True):

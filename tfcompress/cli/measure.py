@@ -121,10 +121,13 @@ def _show(values: flags.FlagValues, results: list[Any], earlier: list[Any]) -> N
         if record.confusion is not None:
             parts.append(_confusion_text(record))
     profiled = [record for record in measured if record.profile is not None]
-    parts += [f"{record.name} on {record.device.name}: {record.profile}" for record in profiled]
-    parts += [
-        comparison(record.name, record.profile, profiled[0].name, profiled[0].profile) for record in profiled[1:]
-    ]
+    parts += [f"{record.name} on {record.device.name}:\n{record.profile}" for record in profiled]
+    for record in profiled[1:]:
+        text = comparison(record.name, record.profile, profiled[0].name, profiled[0].profile)
+        instruction = record.device.details.get("int8 dot product")
+        parts.append(
+            f"{text}\n  the processor's instruction for int8 dot products: {instruction}" if instruction else text
+        )
     parts += [_earlier_text(record, earlier) for record in measured if earlier]
     show("\n\n".join(part for part in parts if part))
 

@@ -22,6 +22,8 @@ STATUS = Path("/proc/self/status")
 CPUS = Path("/sys/devices/system/cpu")
 THERMAL = Path("/sys/class/thermal")
 PI_THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+# Names of Linux: x86 VNNI, ARM dot product and matrix multiplication.
+DOT_PRODUCTS = ("avx_vnni", "avx512_vnni", "asimddp", "i8mm")
 RUNTIMES = ("ai-edge-litert", "ai-edge-litert-nightly", "tflite-runtime")
 
 
@@ -163,7 +165,14 @@ def describe_device(name: str = "local") -> DeviceInfo:
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
         runtime=runtime(),
+        details={"int8 dot product": dot_product()} if processors() else {},
     )
+
+
+def dot_product() -> str:
+    """Returns the processor's instructions for int8 dot products, or "none": without, int8 is often no faster than float."""
+    words = {w for block in processors() for name in ("flags", "Features") for w in block.get(name, "").split()}
+    return ", ".join(word for word in DOT_PRODUCTS if word in words) or "none"
 
 
 def runtime() -> str:
