@@ -15,15 +15,15 @@ PACKAGE = ROOT / "tfcompress"
 # all of its modules, which may import each other. Names of modules that later versions bring do no harm.
 RANKS = {
     0: """errors files quiet child shapes schedules masks affine tensors histograms clipping observers overrides
-          operators targets precision tables listing metrics differences records ranges measured_ranges scalings
-          arrays scripts elements images samples data digits torch_files""",
+          operators targets precision tables listing metrics differences figures profiles conditions records ranges measured_ranges scalings
+          arrays scripts elements images samples data detection scoring truth digits torch_files""",
     1: "trust signatures legacy fake_quantization rules interception layer_choice phases points costs channels importance removal qat constraints masking pruning channel_pruning clustering penalties waiting distillation zoo",
     2: """isolation hdf5 flatbuffer substitutions metadata_tables metadata fingerprints interpreter trial stored roles summaries
           inspection matching pairing detaching losses comparison agreement torch_modules sources constants static_shapes
           subgraphs lowered freezing tracing lowering_keras tensorflow_v1 lowering_tensorflow lowering_tflite
           layouts free_batch torch_examples torch_source lowering suspicion tfrecords calibration converter_calibration recipes quantization repair compatibility
           verification account ranging conversion""",
-    3: "devices measurement",
+    3: "devices evaluating sessions fleet measurement",
     4: "shrinking bundle search reporting security",
     5: "__init__ cli demo __main__",
 }
@@ -31,7 +31,7 @@ ORDER = {name: (rank, i) for rank, names in RANKS.items() for i, name in enumera
 
 TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "jax", "torch"}
 INTERPRETER = {"ai_edge_litert"}
-BOARD = {*RANKS[0].split(), "interpreter", "devices", "measurement"}
+BOARD = {*RANKS[0].split(), "interpreter", *RANKS[3].split()}
 CONVERTER = {"freezing", "quantization", "converter_calibration"}
 
 

@@ -73,7 +73,7 @@ def test_every_number_and_plot_is_there(page):
         assert text in page
     for heading in ("Summary", "Accuracy against size", "Latency", "Weight sparsity per layer", "Device and settings"):
         assert f"<h2>{heading}</h2>" in page
-    assert Page(page).tags.count("svg") == 3  # accuracy, latency, the one sparse model
+    assert Page(page).tags.count("svg") == 4  # accuracy by size and by latency, latency, the one sparse model
     assert "no layer has more than 5 % zeros: float32" in page
 
 

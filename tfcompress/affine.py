@@ -11,6 +11,8 @@ Reference:
     2018, https://arxiv.org/abs/1712.05877.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 
@@ -57,7 +59,7 @@ class AffineParameters:
             )
 
     @classmethod
-    def of_dtype(cls, scale: float, zero_point: int, dtype) -> "AffineParameters":
+    def of_dtype(cls, scale: float, zero_point: int, dtype) -> AffineParameters:
         """Returns the parameters of a tensor of ``dtype`` (int8, uint8, int16, ...).
 
         Example:

@@ -4,6 +4,8 @@ Inputs are quantized and outputs dequantized with the model's own scales; many s
 size the file has. This module scores nothing and times nothing, and imports neither Keras nor TensorFlow.
 """
 
+from __future__ import annotations
+
 import os
 import warnings
 from collections.abc import Mapping
@@ -11,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+
+try:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+except ImportError:  # boards with Python 3.9 have the older package of the same interpreter
+    from tflite_runtime.interpreter import Interpreter, OpResolverType
 
 from .errors import DataError, DeviceError, ModelError
 from .quiet import native_stderr_silenced
@@ -48,8 +54,9 @@ def open_model(
     threads: int = 1,
     reset_state: bool = True,
     keep_all: bool = False,
+    xnnpack: bool = True,
     debug: bool = False,
-) -> "Model":
+) -> Model:
     """Opens a TFLite model.
 
     A damaged file is refused as far as LiteRT's own checks reach. Where a file may be hostile, open it in a child
@@ -61,6 +68,7 @@ def open_model(
         reset_state: whether an LSTM's state and other variable tensors start from zero in every inference, as a Keras
             layer that is not ``stateful`` does; otherwise one sample leaves traces in the next. Default: True.
         keep_all: whether every tensor keeps its values after a run, for ``tensor``; takes memory. Default: False.
+        xnnpack: whether XNNPACK may take over parts of the graph. Default: True.
         debug: lets the interpreter's own log lines through. Default: False.
 
     Raises:
@@ -73,7 +81,9 @@ def open_model(
         ...
         tfcompress.errors.ModelError: A TFLite model has 'TFL3' at byte 4. Received: the model bytes without it. ...
     """
-    return Model(source, threads=threads, reset_state=reset_state, keep_all=keep_all, debug=debug)
+    return Model(
+        source, threads=threads, reset_state=reset_state, keep_all=keep_all, xnnpack=xnnpack, debug=debug
+    )
 
 
 def read_model(source: str | os.PathLike | bytes) -> tuple[str, bytes]:
@@ -91,7 +101,7 @@ def read_model(source: str | os.PathLike | bytes) -> tuple[str, bytes]:
         ...
         tfcompress.errors.ModelError: The model file must exist. Received: missing.tflite. Check the path.
     """
-    if isinstance(source, bytes | bytearray | memoryview):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         content = bytes(source)
         check_model_bytes(content)
         return UNNAMED, content
@@ -147,6 +157,7 @@ class Model:
         reset_state: whether an LSTM's state and other variable tensors start from zero in every inference, as a Keras
             layer that is not ``stateful`` does; otherwise one sample leaves traces in the next. Default: True.
         keep_all: whether every tensor keeps its values after a run, for ``tensor``; takes memory. Default: False.
+        xnnpack: whether XNNPACK may take over parts of the graph. Default: True.
         debug: lets the interpreter's own log lines through. Default: False.
     """
 
@@ -157,6 +168,7 @@ class Model:
         threads: int = 1,
         reset_state: bool = True,
         keep_all: bool = False,
+        xnnpack: bool = True,
         debug: bool = False,
     ):
         check_threads(threads)
@@ -164,19 +176,21 @@ class Model:
         self.debug = debug
         # By path the file is mapped into memory, as on a phone, instead of being held twice.
         where: dict[str, Any]
-        if isinstance(source, bytes | bytearray | memoryview):
+        if isinstance(source, (bytes, bytearray, memoryview)):
             self.name, content = read_model(source)
             where = {"model_content": content}
         else:
             self.name = str(Path(source))
             read_file(Path(source), SMALLEST_HEADER)
             where = {"model_path": self.name}
+        if keep_all:
+            where["experimental_preserve_all_tensors"] = True
+        if not xnnpack:
+            where["experimental_op_resolver_type"] = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
             with native_stderr_silenced(debug=debug), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
-                self._interpreter = Interpreter(
-                    **where, num_threads=threads, experimental_preserve_all_tensors=keep_all
-                )
+                self._interpreter = Interpreter(**where, num_threads=threads)
                 self._allocate_unless_dynamic()
                 self.inputs = self._tensors(self._interpreter.get_input_details(), "inputs")
                 self.outputs = self._tensors(self._interpreter.get_output_details(), "outputs")
@@ -213,6 +227,35 @@ class Model:
     def operations(self) -> tuple[str, ...]:
         """Names of the graph's operations, with a DELEGATE for each part that XNNPACK took over."""
         return tuple(operation["op_name"] for operation in self._interpreter._get_ops_details())
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of the activations that are alive at once, at worst, at the present batch size.
+
+        An activation lives from the operation that writes it to the last one that reads it. No arena can be smaller;
+        LiteRT's is larger by alignment and by what its kernels need for themselves.
+        """
+        sizes = {d["index"]: int(np.prod(d["shape"])) * np.dtype(d["dtype"]).itemsize for d in self._tensor_details()}
+        operations = self.operation_details()
+        begins = {info.index: 0 for info in self.inputs}
+        ends = {info.index: len(operations) for info in self.outputs}
+        for step, operation in enumerate(operations):
+            for index in operation["outputs"]:
+                begins.setdefault(int(index), step)
+            for index in operation["inputs"]:
+                ends[int(index)] = max(step, ends.get(int(index), 0))
+        alive = np.zeros(len(operations) + 1, np.int64)
+        for index, begin in begins.items():
+            alive[begin : ends.get(index, begin) + 1] += sizes.get(index, 0)
+        return int(alive.max())
+
+    def operation_details(self) -> list[dict[str, Any]]:
+        """Returns name, tensors and dtypes of each operation of the file, by number, as LiteRT tells them."""
+        return [o for o in self._interpreter._get_ops_details() if o["op_name"] != "DELEGATE"]
+
+    def _tensor_details(self) -> list[dict[str, Any]]:
+        details = self._interpreter.get_tensor_details()
+        return [detail for detail in details if np.dtype(detail["dtype"]).kind in "biuf"]
 
     @property
     def delegate_nodes(self) -> int:

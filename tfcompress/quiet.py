@@ -5,6 +5,8 @@ are not lost with them: the interpreter raises them too. Python's own output is 
 TensorFlow while a model is loaded or converted.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import logging
@@ -108,7 +110,7 @@ def converter_silenced(*, debug: bool = False) -> Iterator[None]:
         with native_stderr_silenced(), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in zip(loggers, levels):
             logger.setLevel(level)
 
 

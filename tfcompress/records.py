@@ -5,144 +5,58 @@ Holds numbers and writes them as JSON; ``measurement`` obtains them, ``tables`` 
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
+from .conditions import DeviceInfo, Settings
 from .errors import DataError
+from .figures import Latency, Noise, Ratio
+from .profiles import Profile
 
-__all__ = ["DeviceInfo", "Latency", "Measurement", "Settings", "json_text", "measurements_from_json"]
+__all__ = [
+    "DeviceInfo",
+    "Failure",
+    "Latency",
+    "Measurement",
+    "Reference",
+    "Settings",
+    "json_lines",
+    "json_text",
+    "measurements_from_json",
+]
 
-MILLISECONDS_DIGITS = 6  # a nanosecond: the clock's own resolution
 SHA256_DIGITS = 64
-STATES = {"none": "", "reset": ", state reset between samples", "carried": ", state carried from sample to sample"}
+KINDS = ("measured", "modelled", "emulated", "example")
 
 
 @dataclasses.dataclass(frozen=True)
-class Latency:
-    """How long one inference takes, in milliseconds, over ``runs`` timed calls of the interpreter.
+class Reference:
+    """How far a model's answers are from those in a reference file.
 
     Attributes:
-        median_ms: half of the runs were faster.
-        p90_ms: nine of ten runs were faster.
-        p99_ms: 99 of 100 runs were faster.
-        mean_ms: arithmetic mean.
-        std_ms: standard deviation (of the population).
-        min_ms: the fastest run.
-        runs: how many runs were timed.
-        warmup_runs: how many ran before them untimed, the first one apart.
-        load_ms: opening the file and allocating its tensors.
-        first_ms: the very first inference.
+        file: the reference: outputs, or another model's file.
+        sha256: its hash.
+        same_answers: share of the samples with the same class; None for outputs without classes.
+        max_difference: largest difference of an output, in real numbers.
+        max_steps: the same in quantization steps of the output; None for a float output.
+        mean_steps: the mean difference in such steps.
 
     Example:
-        >>> Latency.of([1.0, 2.0, 3.0], warmup_runs=5, load_ms=0.5, first_ms=4.0).median_ms
-        2.0
+        >>> print(Reference("float.tflite", "0" * 64, 0.976, 0.25, 2.0, 0.1))
+        same answer as float.tflite for 97.6 % of the samples, outputs at most 2.0 steps apart
     """
 
-    median_ms: float
-    p90_ms: float
-    p99_ms: float
-    mean_ms: float
-    std_ms: float
-    min_ms: float
-    runs: int
-    warmup_runs: int
-    load_ms: float
-    first_ms: float
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{field.name} must be finite and not negative. Received: {field.name}={value}.")
-
-    @classmethod
-    def of(cls, milliseconds: Iterable[float], *, warmup_runs: int, load_ms: float, first_ms: float) -> "Latency":
-        """Returns the summary of timed runs; percentiles are interpolated linearly between runs.
-
-        Args:
-            milliseconds: one value per run, at least one.
-            warmup_runs: untimed runs before them.
-            load_ms: opening the file.
-            first_ms: the first inference.
-        """
-        times = np.asarray(list(milliseconds), np.float64)
-        if not times.size:
-            raise ValueError("A latency needs at least one timed run. Received: none.")
-        median, p90, p99 = np.percentile(times, [50, 90, 99])
-        numbers = [median, p90, p99, times.mean(), times.std(), times.min(), load_ms, first_ms]
-        median, p90, p99, mean, std, least, load, first = (round(float(n), MILLISECONDS_DIGITS) for n in numbers)
-        return cls(median, p90, p99, mean, std, least, len(times), warmup_runs, load_ms=load, first_ms=first)
+    file: str
+    sha256: str
+    same_answers: float | None
+    max_difference: float
+    max_steps: float | None = None
+    mean_steps: float | None = None
 
     def __str__(self) -> str:
-        return f"median {self.median_ms:.3f} ms, p90 {self.p90_ms:.3f} ms, p99 {self.p99_ms:.3f} ms ({self.runs} runs)"
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceInfo:
-    """The machine that a measurement was made on.
-
-    Attributes:
-        name: how it was asked for: "local".
-        cpu: what the processor calls itself.
-        cores: how many the process was allowed to use.
-        os: system, release and architecture.
-        python: version of the Python that ran the interpreter.
-        runtime: name and version of the interpreter: "ai-edge-litert 2.3.0".
-
-    Example:
-        >>> print(DeviceInfo("local", "Cortex-A76", 4, "Linux 6.6 aarch64", "3.11.7", "ai-edge-litert 2.3.0"))
-        local: Cortex-A76, 4 cores, Linux 6.6 aarch64, Python 3.11.7, ai-edge-litert 2.3.0
-    """
-
-    name: str
-    cpu: str
-    cores: int
-    os: str
-    python: str
-    runtime: str
-
-    def __str__(self) -> str:
-        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
-        return f"{self.name}: {self.cpu}, {cores}, {self.os}, Python {self.python}, {self.runtime}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How the interpreter was set up while it was timed.
-
-    Attributes:
-        threads: threads that the interpreter was allowed.
-        xnnpack: whether XNNPACK took over at least one part of the graph.
-        delegate_nodes: how many parts it took over.
-        warmup_runs: untimed runs.
-        runs: timed runs.
-        state: what became of variable tensors, such as an LSTM's state, between labelled samples: "none" (the file has
-            no such tensor), "reset" or "carried". Default: "none".
-
-    Example:
-        >>> print(Settings(threads=1, xnnpack=True, delegate_nodes=1, warmup_runs=10, runs=100))
-        1 thread, XNNPACK on (1 node), 10 warm-up runs, 100 timed runs
-    """
-
-    threads: int
-    xnnpack: bool
-    delegate_nodes: int
-    warmup_runs: int
-    runs: int
-    state: str = "none"
-
-    def __post_init__(self):
-        if self.state not in STATES:
-            raise ValueError(f"state must be one of {', '.join(STATES)}. Received: state={self.state!r}.")
-
-    def __str__(self) -> str:
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        nodes = "1 node" if self.delegate_nodes == 1 else f"{self.delegate_nodes} nodes"
-        xnnpack = f"XNNPACK on ({nodes})" if self.xnnpack else "XNNPACK off"
-        return f"{threads}, {xnnpack}, {self.warmup_runs} warm-up runs, {self.runs} timed runs{STATES[self.state]}"
+        answers = "" if self.same_answers is None else f" for {100 * self.same_answers:.1f} % of the samples"
+        apart = f"{self.max_difference:.3g}" if self.max_steps is None else f"{self.max_steps:.1f} steps"
+        return f"same answer as {self.file}{answers}, outputs at most {apart} apart"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +69,11 @@ class Measurement:
         model_sha256: hash of the file.
         size_bytes: its size.
         gzip_bytes: its size after gzip at level 9, what a download costs.
-        accuracy: top-1, a fraction; None without labelled data.
+        accuracy: the fraction of samples that it answers right (top-1; also AUC, mAP and others that lie in [0, 1]);
+            None without labelled data, or for an error such as the mean square.
         samples: how many labelled samples were scored; 0 without.
         data_sha256: hash of the labelled data; None without.
-        latency: time per inference at batch size 1 (or the file's own fixed batch size).
+        latency: time per inference at batch size 1 (or the file's own fixed batch size); None where it was not timed.
         peak_bytes: peak resident size of the process that ran the file: Python, interpreter and model; None where the
             system does not tell.
         runtime_bytes: resident size of that process before it opened the file; None where the system does not tell.
@@ -166,7 +81,20 @@ class Measurement:
         output_dtypes: dtype of each output.
         device: where it ran.
         settings: how it ran.
-        kind: "measured", as opposed to an estimate. Default: "measured".
+        kind: what times and sizes are: "measured" on a real device, "modelled" by a compiler's or simulator's
+            estimate, or "emulated" on another machine's emulator. Default: "measured".
+        metric: what ``accuracy`` is. Default: "top1".
+        scores: all metrics that were asked for, by name. Default: none.
+        confusion: number of samples by label (row) and answer (column). Default: None.
+        reference: agreement with a reference file. Default: None.
+        activation_bytes: bytes of all activations that are alive at once, at worst (``Model.activation_bytes``), the least
+            that an arena needs. Default: None.
+        noise: what else went on meanwhile. Default: None.
+        ratio: to the first of the files that ran in turns. Default: None.
+        profile: time per op. Default: None.
+        estimates: what else a device says in numbers: cycles, SRAM, instructions. Default: none.
+        call: how ``measure`` was called, as far as JSON can hold it; ``measure --like`` reads it. Default: none.
+        interrupted: whether Ctrl-C ended it early. Default: False.
 
     Example:
         >>> record = example_measurement()
@@ -184,7 +112,7 @@ class Measurement:
     accuracy: float | None
     samples: int
     data_sha256: str | None
-    latency: Latency
+    latency: Latency | None
     peak_bytes: int | None
     runtime_bytes: int | None
     input_dtypes: tuple[str, ...]
@@ -192,8 +120,21 @@ class Measurement:
     device: DeviceInfo
     settings: Settings
     kind: str = "measured"
+    metric: str = "top1"
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    reference: Reference | None = None
+    activation_bytes: int | None = None
+    noise: Noise | None = None
+    ratio: Ratio | None = None
+    profile: Profile | None = None
+    estimates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    call: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    interrupted: bool = False
 
     def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: kind={self.kind!r}.")
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
             raise ValueError(f"accuracy is a fraction in [0, 1] or None. Received: accuracy={self.accuracy}.")
         if len(self.model_sha256) != SHA256_DIGITS:
@@ -205,6 +146,11 @@ class Measurement:
     def name(self) -> str:
         """The last part of the model's path."""
         return self.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def run_bytes(self) -> int | None:
+        """Peak resident size of the run over that of the runtime alone, in bytes."""
+        return None if self.peak_bytes is None or self.runtime_bytes is None else self.peak_bytes - self.runtime_bytes
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as plain dictionaries, lists, numbers and strings."""
@@ -219,11 +165,17 @@ class Measurement:
         """
         try:
             fields = dict(record)
-            fields["latency"] = Latency(**fields["latency"])
+            fields["latency"] = fields["latency"] and Latency(**fields["latency"])
             fields["device"] = DeviceInfo(**fields["device"])
-            fields["settings"] = Settings(**fields["settings"])
+            fields["settings"] = Settings.from_json(fields["settings"])
             fields["input_dtypes"] = tuple(fields["input_dtypes"])
             fields["output_dtypes"] = tuple(fields["output_dtypes"])
+            if fields.get("confusion") is not None:
+                fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
+            for name, kind in (("noise", Noise.from_json), ("profile", Profile.from_json)):
+                fields[name] = fields.get(name) and kind(fields[name])
+            for name, kind in (("reference", Reference), ("ratio", Ratio)):
+                fields[name] = fields.get(name) and kind(**fields[name])
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"Not a measurement record: {error}. Write it again with this version.") from error
@@ -231,22 +183,75 @@ class Measurement:
     def __str__(self) -> str:
         accuracy = "" if self.accuracy is None else f"accuracy {self.accuracy:.1%}, ".replace("%", " %")
         sizes = f"{self.size_bytes / 1000:.1f} kB (gzip {self.gzip_bytes / 1000:.1f} kB)"
-        return f"{self.name}: {accuracy}{sizes}, {self.latency}"
+        return f"{self.name}: {accuracy}{sizes}, {self.latency or 'not timed'}"
 
 
-def json_text(measurements: Measurement | Iterable[Measurement]) -> str:
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """One file that could not be measured on one device, in the place of its record.
+
+    Attributes:
+        model: path of the file, or the name given for bytes.
+        device: as it was asked for.
+        reason: one line.
+        label: what the file is. Default: "".
+
+    Example:
+        >>> print(Failure("a.tflite", "local", "The model file must exist."))
+        a.tflite on local: The model file must exist.
+    """
+
+    model: str
+    device: str
+    reason: str
+    label: str = ""
+
+    name = Measurement.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the failure as plain strings."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.device}: {self.reason}"
+
+
+Result = Measurement | Failure
+FAILURE_FIELDS = {field.name for field in dataclasses.fields(Failure)}
+
+
+def json_text(results: Result | Iterable[Result]) -> str:
     """Returns the JSON array, one record per model and device, that ``--json`` writes.
 
     Example:
         >>> measurements_from_json(json_text(example_measurement())) == [example_measurement()]
         True
     """
-    records = [measurements] if isinstance(measurements, Measurement) else list(measurements)
-    return json.dumps([record.to_json() for record in records], indent=2, allow_nan=False) + "\n"
+    return json.dumps([record.to_json() for record in as_list(results)], indent=2, allow_nan=False) + "\n"
+
+
+def json_lines(results: Result | Iterable[Result]) -> str:
+    """Returns one line of JSON per record, as databases and ``jq`` read them.
+
+    Example:
+        >>> json_lines([example_measurement(), example_measurement()]).count("\\n")
+        2
+    """
+    return "".join(json.dumps(record.to_json(), allow_nan=False) + "\n" for record in as_list(results))
+
+
+def as_list(results: Result | Iterable[Result]) -> list[Result]:
+    """Returns records as a list, also a single one.
+
+    Example:
+        >>> len(as_list(example_measurement()))
+        1
+    """
+    return [results] if isinstance(results, Measurement | Failure) else list(results)
 
 
 def measurements_from_json(text: str) -> list[Measurement]:
-    """Returns the measurements in a JSON array that ``json_text`` wrote.
+    """Returns the measurements in text that ``json_text`` or ``json_lines`` wrote; failures are left out.
 
     Raises:
         DataError: the text is not JSON, not an array, or a record in it is not a measurement.
@@ -256,12 +261,16 @@ def measurements_from_json(text: str) -> list[Measurement]:
         []
     """
     try:
-        records = json.loads(text)
+        if text.startswith("{") and "\n{" in text.strip():
+            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            records = json.loads(text)
+            records = [records] if isinstance(records, dict) and "latency" in records else records
     except json.JSONDecodeError as error:
         raise DataError(f"Measurements are a JSON array. Received text that is not JSON: {error}.") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DataError(f"Measurements are a JSON array of records. Received: {type(records).__name__}.")
-    return [Measurement.from_json(record) for record in records]
+    return [Measurement.from_json(record) for record in records if set(record) != FAILURE_FIELDS]
 
 
 def example_measurement(**changes: Any) -> Measurement:

@@ -3,6 +3,8 @@
 Pure arrays and descriptions; ``interpreter`` runs the model.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -49,6 +51,21 @@ class TensorInfo:
         """The dtype of the numbers that the tensor stands for: float32 for a quantized one, otherwise its own."""
         return self.dtype if self.scale is None else np.dtype(np.float32)
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the description as plain JSON values.
+
+        Example:
+            >>> info = TensorInfo("x", (None, 3), np.dtype(np.int8), 0.5, 1, index=0)
+            >>> TensorInfo.from_json(info.to_json()) == info
+            True
+        """
+        return {**vars(self), "shape": list(self.shape), "dtype": self.dtype.name}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> TensorInfo:
+        """Returns the description that ``to_json`` wrote."""
+        return cls(**{**fields, "shape": tuple(fields["shape"]), "dtype": np.dtype(fields["dtype"])})
+
     def __str__(self) -> str:
         shape = ", ".join("any" if size is None else str(size) for size in self.shape)
         scale = "" if self.scale is None else f", scale {self.scale:.7g}, zero point {self.zero_point}"
@@ -63,7 +80,7 @@ def check_shape(array: np.ndarray, info: TensorInfo, place: str) -> None:
     """
     sample = array.shape[1:]
     fits = len(sample) == len(info.shape) - 1 and all(
-        wanted in (None, size) for wanted, size in zip(info.shape[1:], sample, strict=True)
+        wanted in (None, size) for wanted, size in zip(info.shape[1:], sample)
     )
     if not fits or not array.ndim:
         wanted = ", ".join(["n", *("any" if size is None else str(size) for size in info.shape[1:])])

@@ -1,18 +1,158 @@
 """Runs ``agent`` in a child process of this machine: clean numbers, and a crash stays in the child."""
 
+from __future__ import annotations
+
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import Any
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
 
 from .. import errors
+from .device import Progress
 
-__all__ = ["run_agent"]
+__all__ = ["LocalDevice", "run_agent"]
 
 AGENT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tfcompress.devices.agent import main; main()"
+SECONDS_TO_STOP = 20.0
+
+
+class LocalDevice:
+    """This machine, as a device. It starts a process per request, so that nothing of one is left in the next.
+
+    Attributes:
+        name: "local".
+        kind: "measured".
+
+    Example:
+        >>> LocalDevice().run({"kind": "latency"}, {"model": Path("gone.tflite")}, {})
+        Traceback (most recent call last):
+        ...
+        tfcompress.errors.ModelError: The model file must exist. Received: gone.tflite. Check the path.
+    """
+
+    name = "local"
+    kind = "measured"
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+
+    def run(
+        self,
+        request: Mapping[str, Any],
+        files: Mapping[str, Path],
+        results: Mapping[str, Path],
+        *,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Returns the answer to one request; the child works on the files where they are.
+
+        Args:
+            request: as ``agent`` takes it.
+            files: by key.
+            results: by key.
+            progress: called with (done, total). Default: None.
+
+        Raises:
+            ModelError: the file cannot be opened.
+            DeviceError: the interpreter failed, or the process ended by a signal or without an answer.
+            KeyboardInterrupt: Ctrl-C was pressed twice; the child is gone.
+        """
+        paths = {key: os.fspath(path) for key, path in {**files, **results}.items()}
+        return self._answer({**request, "paths": paths}, progress)
+
+    def interrupt(self) -> None:
+        """Asks the running request to end early and to answer with what it has; does nothing without one."""
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.send_signal(signal.SIGINT)
+
+    def close(self) -> None:
+        """Ends the child of a request that still runs."""
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.kill()
+            child.wait()
+
+    def _answer(self, request: Mapping[str, Any], progress: Progress | None) -> dict[str, Any]:
+        paths = request.get("paths") or {"model": request["model"]}
+        place = request.get("name") or ", ".join(path for key, path in paths.items() if key.startswith("model"))
+        with tempfile.TemporaryFile("w+", errors="replace") as said:
+            silent = not request.get("debug")
+            with self._started(said if silent else None) as child:
+                lines = self._talk(child, request, progress)
+            said.seek(0)
+            words = ([line for line in said.read().splitlines() if line.strip()] or ["no message"])[-1]
+        return answer_of(lines, child.returncode, place, words)
+
+    @contextlib.contextmanager
+    def _started(self, stderr: IO[str] | None) -> Iterator[subprocess.Popen[str]]:
+        """Starts the child in a session of its own: Ctrl-C in a terminal is for this process, which asks the child."""
+        environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-c", AGENT, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            errors="replace",
+            env=environment,
+            start_new_session=True,
+        )
+        self._child = child
+        try:
+            yield child
+        finally:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                with contextlib.suppress(OSError):
+                    if pipe is not None:
+                        pipe.close()
+            self._child = None
+
+    def _talk(self, child: subprocess.Popen[str], request: Mapping[str, Any], progress: Progress | None) -> list[str]:
+        """Returns what the child says; at the first Ctrl-C it is asked to come to an end, at the second it is ended."""
+        assert child.stdin is not None and child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # a child that is gone already says why below
+            child.stdin.write(json.dumps(dict(request), default=list) + "\n")
+            child.stdin.flush()
+        lines: list[str] = []
+        reader = threading.Thread(target=_read, args=(child.stdout, lines, progress), daemon=True)
+        reader.start()
+        try:
+            _wait(reader)
+        except KeyboardInterrupt:
+            self.interrupt()
+            _wait(reader, SECONDS_TO_STOP)
+            if reader.is_alive():
+                raise
+        child.wait()
+        return lines
+
+
+def _read(stream: IO[str], lines: list[str], progress: Progress | None) -> None:
+    for line in stream:
+        if line.startswith('{"progress":'):
+            if progress is not None:
+                progress(*json.loads(line)["progress"])
+        elif line.strip():
+            lines.append(line)
+
+
+def _wait(reader: threading.Thread, seconds: float | None = None) -> None:
+    """Waits in pieces, so that Ctrl-C is heard meanwhile."""
+    left = seconds
+    while reader.is_alive() and (left is None or left > 0):
+        reader.join(0.2)
+        left = None if left is None else left - 0.2
 
 
 def run_agent(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,45 +161,40 @@ def run_agent(request: Mapping[str, Any]) -> dict[str, Any]:
     The child imports from where this process does. Its native log lines are dropped unless ``request["debug"]``.
 
     Args:
-        request: as ``agent.run_request`` takes it; ``model`` and ``debug`` are read here too.
+        request: as ``agent.run_request`` takes it.
 
     Raises:
         ModelError: the file cannot be opened.
         DeviceError: the interpreter failed, or the process ended by a signal or without an answer.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
-    child = subprocess.run(
-        [sys.executable, "-P", "-c", AGENT, json.dumps(sys.path)],
-        input=json.dumps(dict(request)) + "\n",
-        stdout=subprocess.PIPE,
-        stderr=None if request["debug"] else subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env=environment,
-        check=False,  # how it ended is part of the message below
-    )
-    if child.returncode < 0:
-        raise errors.DeviceError(
-            f"The process that ran {request['model']} was ended by {signal.Signals(-child.returncode).name}. "
-            "The file is damaged or the memory too small: convert it again, or free memory."
-        )
-    answer = last_json_line(child.stdout)
-    if child.returncode or answer is None:
-        said = ((child.stderr or "").strip().splitlines() or ["no message"])[-1]
-        raise errors.DeviceError(
-            f"The process that ran {request['model']} gave no answer (exit code {child.returncode}): {said}"
-        )
-    if "error" in answer:
-        raise getattr(errors, answer["error"])(answer["message"])
-    return answer
+    return LocalDevice()._answer(request, None)
 
 
-def last_json_line(text: str) -> dict[str, Any] | None:
-    """Returns the last line as JSON, or None; native libraries may have printed before it.
+def answer_of(lines: list[str], code: int, place: str, said: str) -> dict[str, Any]:
+    """Returns the answer that a finished child left, or raises what became of it.
+
+    Args:
+        lines: of its standard output.
+        code: its exit code, as ``subprocess`` tells it.
+        place: how messages name what it worked on.
+        said: the last line of its standard error.
+
+    Raises:
+        TfcompressError: the answer is an error, or there is none.
 
     Example:
-        >>> last_json_line('INFO: hello\\n{"a": 1}\\n')
-        {'a': 1}
+        >>> answer_of(['{"complete": true, "a": 1}'], 0, "m.tflite", "")
+        {'complete': True, 'a': 1}
     """
-    lines = text.strip().splitlines()
-    return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
+    if code < 0:
+        raise errors.DeviceError(
+            f"The process that ran {place} was ended by {signal.Signals(-code).name}. "
+            "The file is damaged or the memory too small: convert it again, or free memory."
+        )
+    answer = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    if code or not answer.get("complete"):
+        raise errors.DeviceError(f"The process that ran {place} gave no answer (exit code {code}): {said}")
+    if "error" in answer:
+        kind = ValueError if answer["error"] == "ValueError" else getattr(errors, answer["error"])
+        raise kind(answer["message"])
+    return answer

@@ -3,14 +3,15 @@
 The page needs nothing from outside: styles and pictures are inside it. ``measurement`` obtains the numbers.
 """
 
+import dataclasses
 import datetime
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..files import check_writable, write_atomically
-from ..records import Measurement
-from ..tables import as_list
+from ..records import Failure, Measurement, Result, as_list
+from ..tables import shortened
 
 __all__ = ["report"]
 
@@ -19,7 +20,7 @@ Sparsity = Mapping[str, Mapping[str, float]]
 
 
 def report(
-    measurements: Measurement | Iterable[Measurement],
+    measurements: Result | Iterable[Result],
     path: str | os.PathLike,
     *,
     title: str = "Model measurements",
@@ -30,7 +31,7 @@ def report(
     """Writes the measurements as one self-contained HTML page.
 
     Args:
-        measurements: one or several.
+        measurements: one or several; failures in their place are listed with their reasons.
         path: where the page is to be.
         title: its heading. Default: "Model measurements".
         sparsity: share of zero weights, in [0, 1], by model name and then by layer name. Default: None.
@@ -54,8 +55,10 @@ def report(
     from .pages import render
 
     check_writable(path, overwrite=overwrite)
-    records = as_list(measurements)
-    if not records:
+    results = as_list(measurements)
+    records = [result for result in results if isinstance(result, Measurement)]
+    failures = [result for result in results if isinstance(result, Failure)]
+    if not results:
         raise ValueError("A report needs at least one measurement. Received: none. Call measure() first.")
     names = short_names(records)
     page = render(
@@ -63,7 +66,11 @@ def report(
         title=title,
         notes=[notes] if isinstance(notes, str) else list(notes or ()),
         rows=list(zip(names, records, strict=True)),
+        failures=failures,
         pictures=pictures(names, records, checked(sparsity or {})),
+        on_devices=device_pictures(names, records),
+        has_devices=len({record.device.name for record in records}) > 1,
+        has_kinds=len({record.kind for record in records}) > 1,
         setups=setups(names, records),
         carried=[n for n, record in zip(names, records, strict=True) if record.settings.state == "carried"],
         has_labels=any(record.label for record in records),
@@ -83,8 +90,9 @@ def short_names(records: list[Measurement]) -> list[str]:
     """
     files = [record.name.removesuffix(".tflite") for record in records]
     labelled = [f"{file} {record.label}".strip() for file, record in zip(files, records, strict=True)]
+    placed = [f"{name} {record.device.name}" for name, record in zip(files, records, strict=True)]
     numbered = [f"{name} ({number})" for number, name in enumerate(labelled, start=1)]
-    return next((names for names in (files, labelled) if len(set(names)) == len(names)), numbered)
+    return next((names for names in (files, labelled, placed) if len(set(names)) == len(names)), numbered)
 
 
 def checked(sparsity: Sparsity) -> Sparsity:
@@ -110,13 +118,24 @@ def pictures(names: list[str], records: list[Measurement], sparsity: Sparsity) -
     from . import plots
 
     has_accuracy = any(record.accuracy is not None for record in records)
+    bars = drawn_names(names, records, plots.LONGEST_NAME)
+    # On several devices one file has one size, and mostly one accuracy: it is drawn once.
+    once = {
+        (file_of(record), record.size_bytes, record.accuracy): i for i, record in reversed(list(enumerate(records)))
+    }
+    files = [i for i in range(len(records)) if i in once.values()]
+    several = len({record.device.name for record in records}) > 1
+    sides = [file_of(records[i]) if several else names[i] for i in files]
     # Layers belong to the model of the same name and get its colour; others come after the measured ones.
     known = {name: position for position, name in reversed(list(enumerate(names)))}
     known |= {record.label: position for position, record in reversed(list(enumerate(records))) if record.label}
     positions = {model: known.get(model, len(names) + i) for i, model in enumerate(sparsity)}
     return {
-        "accuracy": Markup(plots.accuracy_against_size(names, records)) if has_accuracy else None,
-        "latency": Markup(plots.latency_bars(names, records)),
+        "accuracy": Markup(plots.accuracy_against_size(sides, [records[i] for i in files])) if has_accuracy else None,
+        "latency": {
+            kind: Markup(plots.latency_bars([bars[i] for i in rows], [records[i] for i in rows], rows, kind))
+            for kind, rows in timed_by_kind(records).items()
+        },
         "sparsity": [
             (model, Markup(plots.sparsity_bars(model, layers, position=positions[model])))
             for model, layers in sparsity.items()
@@ -124,6 +143,81 @@ def pictures(names: list[str], records: list[Measurement], sparsity: Sparsity) -
         ],
         "dense": [model for model, layers in sparsity.items() if max(layers.values()) <= DENSE_BELOW],
     }
+
+
+def drawn_names(names: list[str], records: list[Measurement], length: int) -> list[str]:
+    """Returns names that fit beside marks and bars: with several devices both the file and the device stay readable.
+
+    Example:
+        >>> from tfcompress.records import example_measurement
+        >>> drawn_names(["digits local"], [example_measurement()], 12)
+        ['digits local']
+    """
+    devices = {record.device.name for record in records}
+    if len(devices) < 2:
+        return names
+    part = (length - 1) // 2
+    shown = []
+    for record in records:
+        device = shortened(short_device(record.device.name), part)
+        shown.append(f"{shortened(file_of(record), length - 1 - len(device))} {device}")
+    return shown
+
+
+def short_device(name: str) -> str:
+    """Returns the part of a device's name that tells it from others of its kind.
+
+    Example:
+        >>> short_device("ssh://pi@raspberrypi.local:22"), short_device("ethos-u55-128")
+        ('raspberrypi.local:22', 'ethos-u55-128')
+    """
+    return name.rpartition("@")[2].rpartition("://")[2]
+
+
+def timed_by_kind(records: list[Measurement]) -> dict[str, list[int]]:
+    """Returns the places of the records with times by their kind: the kinds never share a picture."""
+    found: dict[str, list[int]] = {}
+    for place, record in enumerate(records):
+        if record.latency is not None:
+            found.setdefault(record.kind, []).append(place)
+    return found
+
+
+def device_pictures(names: list[str], records: list[Measurement]) -> dict[str, object]:
+    """Returns the plots of accuracy against latency, of time per op, and of devices side by side."""
+    from markupsafe import Markup
+
+    from . import measure_plots
+    from .plots import LONGEST_NAME
+
+    sides = drawn_names(names, records, LONGEST_NAME)
+    against, side_by_side = {}, {}
+    for kind, rows in timed_by_kind(records).items():
+        scored = [
+            records[i] if i in rows else dataclasses.replace(records[i], latency=None) for i in range(len(records))
+        ]
+        if any(record.accuracy is not None and record.latency is not None for record in scored):
+            against[kind] = Markup(measure_plots.accuracy_against_latency(sides, scored, kind=kind))
+        devices = list(dict.fromkeys(records[i].device.name for i in rows))
+        files = list(dict.fromkeys(file_of(records[i]) for i in rows))
+        if len(devices) > 1:
+            times = {(file_of(records[i]), records[i].device.name): records[i].latency for i in rows}
+            found = [[times.get((file, device)) for device in devices] for file in files]
+            medians = [[None if latency is None else latency.median_ms for latency in row] for row in found]
+            side_by_side[kind] = Markup(
+                measure_plots.device_bars([short_device(d) for d in devices], files, medians, kind)
+            )
+    ops = [
+        (name, record.profile, Markup(measure_plots.op_bars(name, record.profile, position=place)))
+        for place, (name, record) in enumerate(zip(names, records, strict=True))
+        if record.profile is not None and record.profile.ops
+    ]
+    return {"against": against, "side_by_side": side_by_side, "ops": ops}
+
+
+def file_of(record: Measurement) -> str:
+    """Returns how a file is called on every device."""
+    return f"{record.name.removesuffix('.tflite')} {record.label}".strip()
 
 
 def setups(names: list[str], records: list[Measurement]) -> list[tuple[str, Measurement]]:

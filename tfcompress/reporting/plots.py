@@ -77,7 +77,12 @@ def set_size_axis(axes: Any, sizes: Sequence[float]) -> None:
 
 
 def label_at_the_side(
-    axes: Any, names: Sequence[str], xs: Sequence[float], ys: Sequence[float], colours: Sequence[str]
+    axes: Any,
+    names: Sequence[str],
+    xs: Sequence[float],
+    ys: Sequence[float],
+    colours: Sequence[str],
+    longest: int = LONGEST_SIDE_NAME,
 ) -> None:
     """Writes the names right of the axes, a line from each to its point, apart from each other even where points meet."""
     height_points = axes.get_position().height * axes.figure.get_figheight() * 72
@@ -87,7 +92,7 @@ def label_at_the_side(
     places = spread([fractions[i] for i in order], min(LABEL_POINTS / height_points, 1 / max(len(names) - 1, 1)))
     for i, place in zip(order, places, strict=True):
         axes.annotate(
-            shortened(names[i], LONGEST_SIDE_NAME),
+            shortened(names[i], longest),
             (xs[i], ys[i]),
             xytext=(1.06, place),
             textcoords="axes fraction",
@@ -121,18 +126,23 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     return moved
 
 
-def latency_bars(names: Sequence[str], measurements: Sequence[Measurement]) -> str:
+def latency_bars(
+    names: Sequence[str], measurements: Sequence[Measurement], positions: Sequence[int], kind: str = "measured"
+) -> str:
     """Returns horizontal bars of the median time per inference in ms, with a whisker that ends at p90.
 
     Args:
         names: one per measurement.
-        measurements: at least one.
+        measurements: at least one, all with a latency.
+        positions: of each among all: decides the colour.
+        kind: what the times are, for the axis. Default: "measured".
     """
     figure, axes = bar_figure(len(names), shortened_all(names))
-    medians = [record.latency.median_ms for record in measurements]
-    p90s = [record.latency.p90_ms for record in measurements]
+    latencies = [record.latency for record in measurements if record.latency is not None]
+    medians = [latency.median_ms for latency in latencies]
+    p90s = [max(latency.p90_ms or 0.0, latency.median_ms) for latency in latencies]
     rows = range(len(names))
-    axes.barh(rows, medians, height=0.62, color=[colour(i) for i in rows], zorder=2)
+    axes.barh(rows, medians, height=0.62, color=[colour(i) for i in positions], zorder=2)
     whiskers = [p90 - median for median, p90 in zip(medians, p90s, strict=True)]
     no_lower = [0.0] * len(medians)
     axes.errorbar(
@@ -142,9 +152,10 @@ def latency_bars(names: Sequence[str], measurements: Sequence[Measurement]) -> s
         value_text(axes, p90, row, milliseconds_text(median))
     axes.set_xlim(0, 1.16 * max(p90s) or 1.0)
     axes.xaxis.set_major_locator(tick_locator(4))
-    axes.set_xlabel("median ms per inference, whisker to p90")
+    what = "median" if kind in ("measured", "example") else f"{kind} median"
+    axes.set_xlabel(f"{what} ms, whisker to p90" if any(whiskers) else f"{what} ms")
     style(axes, grid="x")
-    return svg(figure, "l", "Latency per file")
+    return svg(figure, f"l{kind}", "Latency per file")
 
 
 def sparsity_bars(name: str, layers: Mapping[str, float], *, position: int) -> str:

@@ -1,0 +1,164 @@
+"""The flags of ``tfcompress measure``, and what they and an earlier record say together."""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from ..errors import DataError
+from .parsing import UsageError, new_flags
+
+__all__ = ["FILES", "measure_flags", "settings_of"]
+
+FILES = ("json", "json_lines", "csv", "report")
+_NAMED_ALIKE = (
+    "threads",
+    "warmup",
+    "runs",
+    "interleave",
+    "api",
+    "accelerator",
+    "xnnpack",
+    "confusion",
+    "reference",
+    "profile",
+    "batch",
+    "workers",
+    "scaling",
+    "reset_state",
+    "seed",
+)
+
+
+def measure_flags() -> flags.FlagValues:
+    """Returns the command's flags with their defaults."""
+    values = new_flags()
+
+    def text(name: str, help_: str, default: str | None = None) -> None:
+        flags.DEFINE_string(name, default, help_, flag_values=values)
+
+    def number(name: str, help_: str, default: int | None, least: int, most: int = 1_000_000) -> None:
+        flags.DEFINE_integer(name, default, help_, lower_bound=least, upper_bound=most, flag_values=values)
+
+    def switch(name: str, help_: str, default: bool = False) -> None:
+        flags.DEFINE_bool(name, default, help_, flag_values=values)
+
+    flags.DEFINE_list("model", None, "one or several .tflite files", flag_values=values)
+    text("data", "labelled data: .npz with x and y, a folder with one sub-folder of images per class, or path.py:function")
+    flags.DEFINE_list(
+        "device",
+        ["local"],
+        "where to run: local, ssh://user@host:port, adb://serial, tflm, ethos-u55-128; several at once",
+        flag_values=values,
+    )
+    number("threads", "threads for one inference", 1, 1, 256)
+    number("warmup", "untimed runs before the timed ones; without it until the times are steady", None, 0)
+    number("runs", "timed runs", 100, 1)
+    switch("interleave", "run several models in turns, A B A B, and give the ratio pair by pair")
+    flags.DEFINE_enum(
+        "api", None, ["interpreter", "compiled"], "LiteRT's Interpreter or CompiledModel", flag_values=values
+    )
+    flags.DEFINE_enum("accelerator", "cpu", ["cpu", "gpu", "npu"], "what computes", flag_values=values)
+    switch("xnnpack", "let XNNPACK take over parts of the graph", True)
+    flags.DEFINE_list("cpus", [], "numbers of the processors to run on, for instance 0,1", flag_values=values)
+    flags.DEFINE_list(
+        "metric", ["top1"], "top1, top5, auc, mse, exact, coco_map, or path.py:function; several", flag_values=values
+    )
+    switch("confusion", "count answers by label")
+    text("reference", "outputs (.npz, .npy) or a .tflite file to compare the answers with")
+    switch("profile", "time each op with LiteRT's own profiler")
+    number("batch", "samples per inference while accuracy is measured", 32, 1)
+    number("workers", "batches that run at once; 0 for as many as there are cores for", 0, 0, 256)
+    text(
+        "scaling",
+        "how pixels of images become inputs: zero_one, minus_one_one, raw, imagenet_torch, imagenet_caffe, or "
+        "mean=R,G,B;std=R,G,B",
+    )
+    switch("reset_state", "start each labelled sample from a zero state in models that keep one (LSTM)")
+    number("seed", "of the made-up inputs", 0, 0)
+    text("like", "a record (JSON) to repeat: its model, data, device and settings, unless flags say otherwise")
+    switch("install", "make a Python environment on a board that has none, in its cache folder")
+    text("benchmark_model", "LiteRT's benchmark_model for the phone's processor, to measure with on adb:// devices")
+    flags.DEFINE_float(
+        "timeout_seconds",
+        None,
+        "after which a device without a sign of life is given up",
+        lower_bound=0.0,
+        flag_values=values,
+    )
+    switch("allow_unsafe", "load arrays that bring pickles along; only from people you trust")
+    text("json", "also write the records as a JSON array; - is stdout")
+    text("json_lines", "also write the records as lines of JSON, for a database; - is stdout")
+    text("csv", "also write comma-separated values; - is stdout")
+    text("report", "also write a self-contained HTML page with plots")
+    switch("overwrite", "replace existing output files")
+    return values
+
+
+def settings_of(values: flags.FlagValues) -> tuple[dict[str, Any], list[Any]]:
+    """Returns the arguments of ``measure``, and the records that are to be repeated.
+
+    Args:
+        values: the command's flags, parsed.
+
+    Raises:
+        DataError: the record is damaged, or cannot be repeated as it is.
+        UsageError: a flag is malformed.
+    """
+    earlier = _read_records(values.like) if values.like else []
+    settings = {name: values[name].value for name in _NAMED_ALIKE}
+    settings |= {"model": values.model, "data": values.data, "device": values.device}
+    settings |= {"metric": ",".join(values.metric), "cpus": values.cpus}
+    if earlier:
+        settings |= {key: value for key, value in _repeated(earlier).items() if not values[key].present}
+    try:
+        settings["cpus"] = [int(number) for number in settings["cpus"]]
+    except ValueError as error:
+        raise UsageError(f"--cpus must be numbers. Received: {','.join(values.cpus)!r}. Write --cpus=0,1.") from error
+    settings |= {"allow_pickle": values.allow_unsafe, "debug": values.debug}
+    device = {"install": values.install, "benchmark_model": values.benchmark_model}
+    settings |= {name: value for name, value in device.items() if value}
+    if values.timeout_seconds is not None:
+        settings["timeout_seconds"] = values.timeout_seconds
+    if earlier and not values["model"].present:
+        _check_same_files(earlier)
+    return settings, earlier
+
+
+def _read_records(path: str) -> list[Any]:
+    from ..records import measurements_from_json
+
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The record must be readable. Received: {path} ({error}). Check the path.") from error
+    records = measurements_from_json(text)
+    if not records or not records[0].call:
+        raise DataError(f"A record to repeat says how it was made. Received: {path} without it. Measure anew.")
+    return records
+
+
+def _repeated(records: list[Any]) -> dict[str, Any]:
+    """Returns the settings of the first record, with the models and devices of all."""
+    call = dict(records[0].call)
+    models = list(dict.fromkeys(record.call.get("model") for record in records))
+    if None in models:
+        raise DataError("A record to repeat names its file. Received: a model that was given as bytes. Pass --model.")
+    if call.get("data") is None and records[0].samples:
+        raise DataError("A record to repeat names its data. Received: data that was in memory. Pass --data.")
+    return {**call, "model": models, "device": list(dict.fromkeys(record.device.name for record in records))}
+
+
+def _check_same_files(records: list[Any]) -> None:
+    """Refuses to repeat a measurement on files that have changed with a ``DataError``."""
+    import hashlib
+
+    from ..interpreter import read_model
+
+    for record in records:
+        found = hashlib.sha256(read_model(record.call["model"])[1]).hexdigest()
+        if found != record.model_sha256:
+            raise DataError(
+                f"A repeated measurement is of the same file. Received: {record.call['model']} with sha256 {found[:12]}, "
+                f"recorded {record.model_sha256[:12]}. Pass --model to measure it all the same."
+            )
