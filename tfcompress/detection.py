@@ -94,12 +94,13 @@ def detections(outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarra
     arrays = [np.asarray(array) for array in outputs.values()]
     boxes = [array for array in arrays if array.ndim == 3 and array.shape[2] == 4]
     rows = [array for array in arrays if array.ndim == 2 and boxes and array.shape == boxes[0].shape[:2]]
-    counts = [array.reshape(-1) for array in arrays if boxes and array.shape in ((len(boxes[0]),), (len(boxes[0]), 1))]
-    counts = [count for count in counts if not any(count is row for row in rows)]
+    lengths = [(len(boxes[0]),), (len(boxes[0]), 1)] if boxes else []
+    rows, ones = rows[:2], [array for array in arrays if array.shape in lengths]
+    counts = [array.reshape(-1) for array in ones if not any(array is row for row in rows)]
     if len(boxes) != 1 or len(rows) < 2:
         shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in outputs.items())
         raise DataError(f"A detector has boxes (n, k, 4), classes, scores (n, k) and counts (n,). Received: {shapes}.")
-    whole = [bool(np.array_equal(row, np.trunc(row))) for row in rows[:2]]
+    whole = [bool(np.array_equal(row, np.trunc(row))) for row in rows]
     classes, scores = (rows[1], rows[0]) if whole[1] and not whole[0] else (rows[0], rows[1])
     classes = classes.astype(np.int64)
     if counts:

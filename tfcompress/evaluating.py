@@ -127,7 +127,7 @@ def answers_of(
                 {**request, "kind": "outputs"},
                 {"model": path, "inputs": inputs},
                 {"outputs": outputs},
-                progress=None if progress is None else lambda n, _, start=done: progress(start + n, truth.samples),
+                progress=None if progress is None else _continued(progress, done, truth.samples),
             )
             found.append(_read(outputs, file, answer["samples"]))
             done, seconds, state = done + answer["samples"], seconds + answer["seconds"], answer["state"]
@@ -137,6 +137,15 @@ def answers_of(
     names = {info.name: info for info in file.outputs}
     values = {n: from_raw(np.concatenate([part[n] for part in found]), info) for n, info in names.items()}
     return Answers(values, done, state, seconds, interrupted)
+
+
+def _continued(progress: Callable[[int, int], None], start: int, samples: int) -> Callable[[int, int], None]:
+    """Returns the progress of one part as progress of all samples."""
+
+    def call(done: int, total: int) -> None:
+        progress(start + done, samples)
+
+    return call
 
 
 def _read(path: Path, file: File, samples: int) -> dict[str, np.ndarray]:

@@ -198,7 +198,8 @@ class Ratio:
         ratios = np.asarray(times, np.float64) / np.asarray(other, np.float64)
         low, high = bootstrap_interval(ratios)
         middle = float(np.median(ratios))
-        return cls(to, *(round(x, MILLISECONDS_DIGITS) for x in (middle, low, high)), len(ratios))
+        middle, low, high = (round(each, MILLISECONDS_DIGITS) for each in (middle, low, high))
+        return cls(to, middle, low, high, len(ratios))
 
     def __str__(self) -> str:
         return (

@@ -81,10 +81,10 @@ def measure_all(
                 device.interrupt()
             with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C
                 wait_for(threads, SECONDS_TO_STOP)
-    for error in raised:
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(with_partial(table, sessions, jobs)) from error
-        raise error
+    for reason in raised:
+        if isinstance(reason, KeyboardInterrupt):
+            raise Interrupted(with_partial(table, sessions, jobs)) from reason
+        raise reason
     return table
 
 
@@ -93,13 +93,7 @@ def results_of(
 ) -> Iterator[tuple[int, Result]]:
     """Yields the number and the result of each job on one device; one that fails is a row with its reason."""
     if interleave:
-        done = -1
-        try:
-            for done, record in enumerate(session.measure_in_turns(jobs)):
-                yield done, record
-        except (TfcompressError, OSError) as error:
-            for number, each in list(enumerate(jobs))[done + 1 :]:
-                yield number, failure(session, each, error)
+        yield from results_in_turns(session, jobs)
         return
     for number, each in enumerate(jobs):
         if stop.is_set():
@@ -111,6 +105,23 @@ def results_of(
                 raise
             yield number, failure(session, each, error)
         session.begun.clear()
+
+
+def results_in_turns(session: Session, jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
+    """Yields the same of files that run in turns; one that cannot be opened is left out of the turns."""
+    alone = {}
+    for number, each in enumerate(jobs):
+        try:
+            alone[number] = session.alone(each)
+        except (TfcompressError, OSError) as error:
+            yield number, failure(session, each, error)
+    left = list(alone)
+    try:
+        for record in session.measure_in_turns([jobs[number] for number in left], list(alone.values())) if left else ():
+            yield left.pop(0), record
+    except (TfcompressError, OSError) as error:
+        for number in left:
+            yield number, failure(session, jobs[number], error)
 
 
 def failure(session: Session, job: Job, error: Exception) -> Failure:

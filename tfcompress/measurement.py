@@ -134,7 +134,7 @@ def measure(  # type: ignore[misc]  # the overloads shorten the settings to Any,
     several_models = not isinstance(model, str | bytes | os.PathLike)
     models: list[Source] = list(model) if several_models else [model]  # type: ignore[list-item, arg-type]
     several_devices = isinstance(device, Sequence) and not isinstance(device, str)
-    devices = list(device) if several_devices else [device]  # type: ignore[arg-type]
+    devices: list[str | Device] = list(device) if several_devices else [device]  # type: ignore[arg-type, list-item]
     labels = check_names(label, len(models), several_models)
     if interleave and len(models) < 2:
         raise ValueError("interleave runs several models in turns. Received: one. Give a list of models.")

@@ -153,7 +153,7 @@ def family(name: str) -> str:
         ('Convolution', 'Average Pooling', 'Softmax')
     """
     plain = name.split(" (")[0].strip()
-    plain = plain[len("Static ") :] if plain.startswith("Static ") else plain
+    plain = plain.removeprefix("Static ")
     return FAMILIES.get(plain, plain.replace("_", " ").title() if plain.isupper() or "_" in plain else plain)
 
 

@@ -145,7 +145,7 @@ class Measurement:
     @property
     def name(self) -> str:
         """The last part of the model's path."""
-        return self.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+        return last_part(self.model)
 
     @property
     def run_bytes(self) -> int | None:
@@ -172,10 +172,10 @@ class Measurement:
             fields["output_dtypes"] = tuple(fields["output_dtypes"])
             if fields.get("confusion") is not None:
                 fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
-            for name, kind in (("noise", Noise.from_json), ("profile", Profile.from_json)):
-                fields[name] = fields.get(name) and kind(fields[name])
-            for name, kind in (("reference", Reference), ("ratio", Ratio)):
-                fields[name] = fields.get(name) and kind(**fields[name])
+            fields["noise"] = fields.get("noise") and Noise.from_json(fields["noise"])
+            fields["profile"] = fields.get("profile") and Profile.from_json(fields["profile"])
+            fields["reference"] = fields.get("reference") and Reference(**fields["reference"])
+            fields["ratio"] = fields.get("ratio") and Ratio(**fields["ratio"])
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"Not a measurement record: {error}. Write it again with this version.") from error
@@ -184,6 +184,16 @@ class Measurement:
         accuracy = "" if self.accuracy is None else f"accuracy {self.accuracy:.1%}, ".replace("%", " %")
         sizes = f"{self.size_bytes / 1000:.1f} kB (gzip {self.gzip_bytes / 1000:.1f} kB)"
         return f"{self.name}: {accuracy}{sizes}, {self.latency or 'not timed'}"
+
+
+def last_part(path: str) -> str:
+    """Returns the last part of a path of any system.
+
+    Example:
+        >>> last_part("folder\\\\digits.tflite")
+        'digits.tflite'
+    """
+    return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +216,10 @@ class Failure:
     reason: str
     label: str = ""
 
-    name = Measurement.name
+    @property
+    def name(self) -> str:
+        """The last part of the model's path."""
+        return last_part(self.model)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the failure as plain strings."""

@@ -91,8 +91,10 @@ class Plan:
         specs = tuple(InputSpec(info.name, (None, *info.shape[1:]), info.real_dtype) for info in file.inputs)
         with self.lock:
             if specs not in self.cache:
-                options = {"scaling": self.scaling, "allow_pickle": self.allow_pickle}
-                self.cache[specs] = load_truth(self.data, specs, self.metrics[0].truth, **options)
+                kind = next((m.truth for m in self.metrics if m.truth != "any"), "any")
+                self.cache[specs] = load_truth(
+                    self.data, specs, kind, scaling=self.scaling, allow_pickle=self.allow_pickle
+                )
             return self.cache[specs]
 
     def reference_outputs(self, file: File, truth: Truth) -> Any:
@@ -144,15 +146,27 @@ class Session:
         self._keep(job, record_of(job, answer, self.device), answer)
         return self._finished(job, answer)
 
-    def measure_in_turns(self, jobs: Sequence[Job]) -> Iterator[Measurement]:
+    def alone(self, job: Job) -> dict[str, Any]:
+        """Returns what a file takes to open and to hold, before it runs in turns with others.
+
+        Raises:
+            TfcompressError: the file or the device failed.
+        """
+        read_model(job.path)
+        return self._request(job, "latency", runs=DESCRIBING_RUNS, warmup_runs=0)
+
+    def measure_in_turns(self, jobs: Sequence[Job], alone: Sequence[Mapping[str, Any]]) -> Iterator[Measurement]:
         """Yields the same about several files that ran A B A B, with the ratio of each to the first.
+
+        Args:
+            jobs: the files.
+            alone: what ``alone`` returned for each.
 
         Raises:
             TfcompressError: a file, the data or the device failed.
             KeyboardInterrupt: it was ended early.
         """
         self.begun.clear()
-        alone = [self._request(job, "latency", runs=DESCRIBING_RUNS, warmup_runs=0) for job in jobs]
         files = {f"model{number}": job.path for number, job in enumerate(jobs)}
         runs = {"runs": self.plan.runs, "warmup_runs": self.plan.warmup_runs}
         names = [job.name for job in jobs]

@@ -111,9 +111,9 @@ def _show(values: flags.FlagValues, results: list[Any], earlier: list[Any]) -> N
     from ..records import json_lines, json_text
     from ..tables import csv_text, measurement_table
 
-    for name, text in (("json", json_text), ("json_lines", json_lines), ("csv", csv_text)):
+    for name, write in (("json", json_text), ("json_lines", json_lines), ("csv", csv_text)):
         if values[name].value == "-":
-            show(text(results))
+            show(write(results))
             return
     parts = [measurement_table(results)]
     measured = [result for result in results if not hasattr(result, "reason")]

@@ -136,9 +136,9 @@ def latency(request: Mapping[str, Any]) -> dict[str, Any]:
     (times,) = time_in_turns([runner.invoke], request["runs"])
     noise = watch.noise(times)
     peak_bytes = resident_bytes(peak=True)
-    times_of = {"load_ms": load_ms, "first_ms": first_ms, "steady": steady}
+    found = Latency.of(times, warmup_runs=warmup_runs, load_ms=load_ms, first_ms=first_ms, steady=steady)
     return {
-        "latency": vars(Latency.of(times, warmup_runs=warmup_runs, **times_of)),
+        "latency": vars(found),
         "noise": vars(noise),
         "peak_bytes": peak_bytes,
         "runtime_bytes": runtime_bytes,
@@ -223,7 +223,7 @@ def outputs(request: Mapping[str, Any]) -> dict[str, Any]:
         report=lambda done, total: say({"progress": [done, total]}),
     )
     with open(request["paths"]["outputs"], "wb") as target:
-        np.savez(target, **found)
+        np.savez(target, **found)  # type: ignore[arg-type]
     return {
         "samples": samples,
         "seconds": round(seconds, 6),
