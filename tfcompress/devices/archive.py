@@ -1,0 +1,56 @@
+"""The part of this package that runs on a board, as one zip archive that Python runs as it is.
+
+NumPy and LiteRT are all that it imports besides; ``agent.MODULES`` says what it holds, ``boarding`` is where it starts.
+"""
+
+import functools
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+from .agent import MODULES
+
+__all__ = ["build", "contents", "sha256"]
+
+PACKAGE = Path(__file__).resolve().parents[1]
+START = "from tfcompress.devices.boarding import main\n\nmain()\n"
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip archive knows no earlier time; a fixed one gives equal bytes
+OWN = ("devices/__init__.py", "devices/boarding.py")
+
+
+def contents() -> dict[str, str]:
+    """Returns the source of every file in the archive by its name.
+
+    Example:
+        >>> sorted(contents())[:2]
+        ['__main__.py', 'tfcompress/__init__.py']
+    """
+    files = {"__main__.py": START, "tfcompress/__init__.py": '"""The part of tfcompress that runs on a board."""\n'}
+    names = sorted({*MODULES, *OWN} - {"__init__.py"})
+    return {**files, **{f"tfcompress/{name}": (PACKAGE / name).read_text(encoding="utf-8") for name in names}}
+
+
+@functools.cache
+def build() -> bytes:
+    """Returns the archive; the same sources give the same bytes.
+
+    Example:
+        >>> build()[:2], build() == build()
+        (b'PK', True)
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, source in contents().items():
+            archive.writestr(zipfile.ZipInfo(name, EARLIEST), source, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def sha256() -> str:
+    """Returns the archive's SHA-256 in hexadecimal digits.
+
+    Example:
+        >>> len(sha256())
+        64
+    """
+    return hashlib.sha256(build()).hexdigest()

@@ -1,0 +1,73 @@
+"""From a device's name to a device that can be measured on."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .addresses import Adb, EthosU, Local, Ssh, Tflm, parse
+
+__all__ = ["resolve", "same_machine"]
+
+
+def resolve(
+    name: str,
+    *,
+    install: bool = False,
+    benchmark_model: str | os.PathLike | None = None,
+    timeout_seconds: float | None = None,
+    debug: bool = False,
+) -> Any:
+    """Returns the device of a name; no connection is made before its first use.
+
+    Args:
+        name: as ``addresses.parse`` takes it.
+        install: whether a missing Python environment is made on a board. Default: False.
+        benchmark_model: path of a ``benchmark_model`` for the phone's processor; it then measures there. Default: None.
+        timeout_seconds: after which a device that gives no sign of life is given up. Default: an hour.
+        debug: lets the far end's own lines through. Default: False.
+
+    Raises:
+        ValueError: the name is unknown, or the device has no use for ``benchmark_model``.
+
+    Example:
+        >>> resolve("ssh://pi@raspberrypi.local").name
+        'ssh://pi@raspberrypi.local'
+    """
+    address = parse(name)
+    if benchmark_model is not None and not isinstance(address, Adb):
+        raise ValueError(f"benchmark_model runs on Android phones (adb://). Received: device={name!r}.")
+    settings: dict[str, Any] = {"timeout_seconds": timeout_seconds, "debug": debug}
+    if isinstance(address, Local):
+        from .local import LocalDevice
+
+        return LocalDevice()
+    if isinstance(address, Ssh):
+        from .board import Board
+        from .ssh import SshChannel
+
+        return Board(SshChannel(address), install=install, **settings)
+    if isinstance(address, Adb):
+        from .phone import Phone
+
+        return Phone(address, benchmark_model=None if benchmark_model is None else Path(benchmark_model), **settings)
+    if isinstance(address, Tflm):
+        from .tflm import TflmDevice
+
+        return TflmDevice(**settings)
+    assert isinstance(address, EthosU)
+    from .ethos_u import EthosUDevice
+
+    return EthosUDevice(address.processor, **settings)
+
+
+def same_machine(name: str) -> str:
+    """Returns a key that two names share if their devices are one machine, which then measures one after the other.
+
+    Example:
+        >>> same_machine("tflm") == same_machine("local"), same_machine("ssh://a") == same_machine("ssh://b")
+        (True, False)
+    """
+    address = parse(name)
+    if isinstance(address, Ssh):
+        return f"ssh {address.host.lower()} {address.port or ''}"
+    return str(address) if isinstance(address, Adb) else "local"
