@@ -161,7 +161,7 @@ class Board:
 
     def _reason(self, ended: Ended) -> str:
         if FULL.search(ended.said):
-            return "its disk is full (No space left on device). Free space there, or clear the cache: tfcompress devices --clear"
+            return f"its disk is full (No space left on device). Free space there, or clear the cache: tfcompress devices --device={self.name} --clear"
         return ended.last_words if ended.code is not None else "no answer in time"
 
     def _prepare(self, *, with_python: bool = True) -> None:
@@ -228,7 +228,7 @@ class Board:
         if ended.code is None:
             return (
                 f"{self.name} must answer within {self._timeout_seconds:g} s. Received: nothing. The model may be too slow "
-                "for this device: fewer runs, or a longer --timeout."
+                "for this device: fewer runs, or a longer --timeout_seconds."
             )
         if ended.code in SIGNALS:
             return (
