@@ -25,6 +25,7 @@ from .conversation import Progress, last_line
 __all__ = ["Compiled", "EthosUDevice", "Fallback", "fallbacks"]
 
 PACKAGE = "ethos-u-vela"
+START = "import sys; from ethosu.vela.vela import main; sys.exit(main())"
 TIMEOUT_SECONDS = 3600.0
 KIBIBYTE = 1024
 # The tables come to files, and the operators that stay on the CPU with their reasons to standard output.
@@ -131,7 +132,7 @@ class EthosUDevice:
             shutil.copyfile(model, local)
             try:
                 done = subprocess.run(
-                    [sys.executable, "-m", "ethosu.vela.vela", str(local), f"--accelerator-config={self.name}"]
+                    [sys.executable, "-P", "-c", START, str(local), f"--accelerator-config={self.name}"]
                     + [f"--output-dir={folder}/out", *FLAGS],
                     capture_output=True,
                     text=True,
@@ -197,16 +198,15 @@ class EthosUDevice:
 
     def _profile(self, compiled: Compiled) -> dict[str, Any]:
         clock = float(compiled.summary["core_clock"])
+        reasons = {fallback.output: fallback.reason for fallback in compiled.fallbacks}
         ops = []
         for node, row in enumerate(compiled.layers):
+            op, original = row["NNG Operator"], row["Original Operator"]
             is_npu = row["Target"].strip().upper() == "NPU"
+            name = op if is_npu and op == original else f"{op} of {original}" if is_npu else original
+            reason = "" if is_npu else reasons.get(row["Name"].strip(), "not for the NPU")
             milliseconds = 1000 * float(row["Op Cycles"]) / clock
-            name = row["NNG Operator"] if row["NNG Operator"] == row["Original Operator"] else f"{row['NNG Operator']} of {row['Original Operator']}"
-            ops.append({"name": name, "node": node, "part": 0 if is_npu else None, "ms": milliseconds, "reason": "" if is_npu else "not for the NPU"})
-        listed = {row["NNG Operator"] for row in compiled.layers if row["Target"].strip().upper() != "NPU"}
-        if not listed:  # its table leaves out what stays on the CPU
-            for node, fallback in enumerate(compiled.fallbacks, start=len(ops)):
-                ops.append({"name": fallback.operator, "node": node, "part": None, "ms": 0.0, "reason": fallback.reason})
+            ops.append({"name": name, "node": node, "part": 0 if is_npu else None, "ms": milliseconds, "reason": reason})
         whole = 1000 * float(compiled.summary["inference_time"])
         return {"profile": {"ops": ops, "whole_ms": whole, "plain_ms": whole, "runs": 1}}
 
