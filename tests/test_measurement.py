@@ -10,10 +10,12 @@ import pytest
 
 import tfcompress
 from tfcompress.devices.agent import resident_bytes
-from tfcompress.devices.local import run_agent
+from tfcompress.devices.local import LocalDevice, run_agent
 from tfcompress.errors import DataError, DeviceError, ModelError
+from tfcompress.interpreter import open_model
 from tfcompress.measurement import measure
 from tfcompress.records import json_text, measurements_from_json
+from tfcompress.tables import measurement_table
 
 QUICK = {"warmup": 0, "runs": 2}
 # The figures in the table of the shared data's README have three digits, and a sample more or less may tip over
@@ -162,7 +164,7 @@ def test_file_that_litert_refuses(shared_data):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"device": "toaster"}, "device must be one of: local"),
+        ({"device": "toaster"}, "toaster"),
         ({"threads": 0}, "threads"),
         ({"runs": 0}, "runs must be at least 1"),
         ({"warmup": -1}, "warmup must be at least 0"),
@@ -203,3 +205,111 @@ def test_memory_of_the_parent_is_not_counted(resnet):
 
 def test_exported_at_the_top():
     assert tfcompress.measure is measure
+
+
+@pytest.fixture(scope="module")
+def windows(shared_data):
+    """Log-mel windows of one clip: 196 of five frames of 128, each its own truth."""
+    raw = np.fromfile(shared_data / "mlperf_ad" / "normal_id_01_00000000_hist_librosa.bin", "<f4").reshape(200, 128)
+    return np.stack([raw[i : i + 5].reshape(-1) for i in range(196)])
+
+
+@pytest.mark.parametrize(("file", "error"), [("ad01_fp32.tflite", 9.71), ("ad01_int8.tflite", 10.27)])
+def test_reconstruction_error_of_an_autoencoder(shared_data, windows, file, error):
+    record = measure(shared_data / "mlperf_ad" / file, windows, metric="mse", **QUICK)
+    # The table has two digits after the point.
+    assert record.scores["mse"] == pytest.approx(error, abs=0.005 + TOLERANCE)
+    assert (record.accuracy, record.metric, record.samples) == (None, "mse", 196)
+
+
+@pytest.mark.slow
+def test_uint8_inputs_and_outputs(shared_data, cifar10):
+    hub = shared_data / "mlperf_resnet8" / "pretrainedResnet.tflite"
+    with np.load(shared_data / "cifar10" / "cifar10_subset.npz") as arrays:
+        samples = arrays["x_train"][:200].astype(np.float32)
+    file = tfcompress.convert(hub, representative_data=samples, target="cpu-uint8-io").tflite
+    record = measure(file, cifar10, reference=hub, **QUICK)
+    assert (record.input_dtypes, record.output_dtypes) == (("uint8",), ("uint8",))
+    assert record.accuracy == pytest.approx(0.888, abs=0.01)  # of the float file; 5 of 500 pictures
+    assert record.reference.same_answers > 0.96
+    # The same tensors by hand, one by one.
+    interpreter = open_model(file)
+    raw = [interpreter.run_raw(cifar10[0][i : i + 1]) for i in range(100)]
+    answers = np.array([next(iter(each.values())).argmax() for each in raw])
+    again = measure(file, (cifar10[0][:100], cifar10[1][:100]), **QUICK)
+    assert again.accuracy == np.mean(answers == cifar10[1][:100])
+
+
+@pytest.mark.parametrize("settings", [{"api": "compiled"}, {"xnnpack": False}, {"batch": 1, "workers": 1}], ids=str)
+def test_accuracy_does_not_depend_on_how_it_is_run(resnet, cifar10, settings):
+    record = measure(resnet, cifar10, **settings, **QUICK)
+    assert record.accuracy == pytest.approx(0.884, abs=TOLERANCE)
+
+
+def test_steady_times_end_the_warm_up(resnet):
+    record = measure(resnet, runs=20)
+    assert record.latency.warmup_runs >= 10 and record.latency.steady is not None
+    assert record.latency.low_ms <= record.latency.median_ms <= record.latency.high_ms
+    assert record.noise.cores >= 1 and record.run_bytes > 0
+
+
+class Board:
+    """A device of the user's own: this machine under another name, which fails on one file."""
+
+    kind = "emulated"
+
+    def __init__(self, name, bad=""):
+        self.name, self.bad, self.closed, self.device = name, bad, False, LocalDevice()
+
+    def run(self, request, files, results, *, progress=None):
+        if self.bad and self.bad in request["name"]:
+            raise DeviceError("The board's disk is full. Received: no space.")
+        return self.device.run(request, files, results, progress=progress)
+
+    def interrupt(self):
+        self.device.interrupt()
+
+    def close(self):
+        self.closed = True
+
+
+def test_several_devices_fill_one_table(shared_data, cifar10):
+    folder = shared_data / "mlperf_resnet8"
+    boards = [Board("ssh://one", bad="_quant"), Board("ssh://two")]
+    files = [folder / "pretrainedResnet.tflite", folder / "pretrainedResnet_quant.tflite"]
+    rows = measure(files, (cifar10[0][:60], cifar10[1][:60]), device=["local", *boards], **QUICK)
+    assert [(row.name[:-7], getattr(row.device, "name", row.device)) for row in rows] == [
+        (name, device)
+        for name in ("pretrainedResnet", "pretrainedResnet_quant")
+        for device in ("local", "ssh://one", "ssh://two")
+    ]
+    assert [hasattr(row, "reason") for row in rows] == [False, False, False, False, True, False]
+    assert rows[4].reason.startswith("The board's disk is full")
+    assert [row.kind for row in rows[:4]] == ["measured", "emulated", "emulated", "measured"]
+    assert rows[3].accuracy == rows[5].accuracy
+    text = measurement_table(rows)
+    assert "emulated ms" in text and "failed: The board's disk is full." in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_samples_travel_in_parts(resnet, cifar10, monkeypatch):
+    from tfcompress import evaluating
+
+    whole = measure(resnet, cifar10, **QUICK)
+    monkeypatch.setattr(evaluating, "PART_BYTES", 500_000)
+    seen = []
+    parted = measure(resnet, cifar10, progress=lambda *each: seen.append(each), **QUICK)
+    assert parted.accuracy == whole.accuracy and parted.data_sha256 == whole.data_sha256
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen) and seen[-1][1:] == (500, 500)
+    assert len(seen) >= 4  # 1.5 MB in parts of at most 0.5 MB
+
+
+def test_a_function_of_the_users_own(resnet, cifar10, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef second(outputs, labels):\n"
+        "    scores = next(iter(outputs.values()))\n    return np.mean(scores.argsort(axis=1)[:, -2] == labels)\n"
+    )
+    record = measure(resnet, cifar10, metric=["top1", f"{tmp_path}/mine.py:second"], **QUICK)
+    assert 0 < record.scores["second"] < 1 - record.accuracy
+    alone = measure(resnet, cifar10, metric=f"{tmp_path}/mine.py:second", **QUICK)
+    assert (alone.metric, alone.accuracy) == ("second", record.scores["second"])

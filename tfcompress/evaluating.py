@@ -111,8 +111,7 @@ def answers_of(
         DataError: the samples do not fit.
         DeviceError: the device failed.
     """
-    raw = {info.name: to_raw(np.asarray(truth.x[info.name]), info) for info in file.inputs}
-    size = sum(array.nbytes for array in raw.values())
+    size = sum(np.asarray(truth.x[info.name]).size * info.dtype.itemsize for info in file.inputs)
     parts = 1 if file.is_stateful and not request["reset_state"] else max(1, -(-size // PART_BYTES))
     length = -(-truth.samples // parts)
     found: list[Mapping[str, np.ndarray]] = []
@@ -120,8 +119,9 @@ def answers_of(
     with tempfile.TemporaryDirectory(prefix="tfcompress-") as folder:
         inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
         while done < truth.samples and not interrupted:
+            part = {i.name: to_raw(np.asarray(truth.x[i.name][done : done + length]), i) for i in file.inputs}
             with open(inputs, "wb") as target:
-                np.savez(target, **{name: array[done : done + length] for name, array in raw.items()})  # type: ignore[arg-type]
+                np.savez(target, **part)  # type: ignore[arg-type]
             outputs.unlink(missing_ok=True)
             answer = device.run(
                 {**request, "kind": "outputs"},

@@ -8,7 +8,7 @@ import difflib
 import re
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["ETHOS_U", "Address", "Adb", "EthosU", "Local", "Ssh", "Tflm", "parse"]
+__all__ = ["ETHOS_U", "Adb", "Address", "EthosU", "Local", "Ssh", "Tflm", "parse"]
 
 ETHOS_U = (
     *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),

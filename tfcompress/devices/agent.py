@@ -36,7 +36,7 @@ from ..interpreter import Model, TensorInfo, open_model
 from ..quiet import native_stderr_silenced
 from .compiled import Compiled
 from .evaluation import evaluate
-from .events import faster_half, profile_of
+from .events import mean_of_fastest, profile_of
 from .machine import Watch, describe_device, pin, resident_bytes
 from .profiler import Profiler
 from .timing import STOP, time_in_turns, time_once, warm_up
@@ -255,7 +255,7 @@ def profile(request: Mapping[str, Any]) -> dict[str, Any]:
         {"op": operation["op_name"], "dtypes": [np.dtype(kind).name for kind in operation["operand_types"]]}
         for operation in model.operation_details()
     ]
-    found = profile_of(recorded, operations, plain_ms=faster_half(plain), xnnpack=request["xnnpack"])
+    found = profile_of(recorded, operations, plain_ms=mean_of_fastest(plain), xnnpack=request["xnnpack"])
     return {"profile": dataclasses.asdict(found), "device": vars(describe_device())}
 
 

@@ -42,6 +42,7 @@ class LocalDevice:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[str] | None = None
+        self._stopping = False
 
     def run(
         self,
@@ -71,6 +72,7 @@ class LocalDevice:
         """Asks the running request to end early and to answer with what it has; does nothing without one."""
         child = self._child
         if child is not None and child.poll() is None:
+            self._stopping = True
             child.send_signal(signal.SIGINT)
 
     def close(self) -> None:
@@ -89,7 +91,14 @@ class LocalDevice:
                 lines = self._talk(child, request, progress)
             said.seek(0)
             words = ([line for line in said.read().splitlines() if line.strip()] or ["no message"])[-1]
-        return answer_of(lines, child.returncode, place, words)
+        try:
+            return answer_of(lines, child.returncode, place, words)
+        except errors.DeviceError as error:
+            if self._stopping:  # it had not begun yet
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            self._stopping = False
 
     @contextlib.contextmanager
     def _started(self, stderr: IO[str] | None) -> Iterator[subprocess.Popen[str]]:
