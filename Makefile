@@ -64,6 +64,6 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 # PyTorch is 1.8 GB that only its own tests need, so that make test and make demo do without.
 $(TORCH): $(STAMP)
-	@echo "Installing PyTorch and litert-torch into $(VENV) (a few minutes)..."
-	@$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
+	@echo "Installing PyTorch, litert-torch, TFLite Micro and Vela into $(VENV) (a few minutes)..."
+	@$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,torch,tflm,ethos-u]'
 	@touch $@

@@ -27,6 +27,7 @@ def call(
     request: Mapping[str, Any],
     *,
     place: str,
+    runtime: str = "LiteRT",
     timeout_seconds: float = TIMEOUT_SECONDS,
     debug: bool = False,
 ) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def call(
         function: "module:function" below this package, for instance "trial:attempt".
         request: what it is called with; plain JSON values.
         place: how messages name what it works on: a file, or several.
+        runtime: how messages name what runs there. Default: "LiteRT".
         timeout_seconds: after which the child is ended. Default: 600.
         debug: whether the child's own lines on standard error are shown. Default: False.
 
@@ -63,12 +65,12 @@ def call(
         )
     except subprocess.TimeoutExpired as error:
         raise errors.DeviceError(
-            f"LiteRT must be done with {place} within {timeout_seconds:.0f} s. Received: no answer. The file may loop "
+            f"{runtime} must be done with {place} within {timeout_seconds:.0f} s. Received: no answer. The file may loop "
             "for ever; convert it again."
         ) from error
     if child.returncode < 0:
         raise errors.DeviceError(
-            f"LiteRT crashed on {place} ({_signal_name(-child.returncode)}), in a process of its own. The file is damaged "
+            f"{runtime} crashed on {place} ({_signal_name(-child.returncode)}), in a process of its own. The file is damaged "
             "or the memory too small: convert it again, or free memory."
         )
     reply = last_json_line(child.stdout)

@@ -51,12 +51,11 @@ class Board:
         debug: lets the far end's standard error through. Default: False.
     """
 
-    kind = "measured"
-
     def __init__(
         self, channel: Channel, *, install: bool = False, timeout_seconds: float | None = None, debug: bool = False
     ):
         self.name = channel.name
+        self.kind = "measured"
         self.channel = channel
         self._install = install
         self._timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
@@ -66,6 +65,8 @@ class Board:
         self._python = ""
         self._present: set[str] = set()
         self._talk: Conversation | None = None
+        self._digests: dict[Path, str] = {}
+        self.kind = "measured"
         self._lock = threading.Lock()
 
     def run(
@@ -93,7 +94,7 @@ class Board:
         paths = {key: self._place(path, sent[key]) for key, path in files.items()}
         paths |= {key: f"{self._folder}/{self._job}/{key}{path.suffix}" for key, path in results.items()}
         runner = self._place_archive()
-        script = f"cd {shlex.quote(f'{self._folder}/{self._job}')} && exec {shlex.quote(self._python)} {shlex.quote(runner)}"
+        script = f"cd {shlex.quote(f'{self._folder}/{self._job}')} && {shlex.quote(self._python)} {shlex.quote(runner)}"
         with self._lock:
             self._talk = self.channel.converse(script, {**request, "paths": paths}, debug=self._debug)
         try:
@@ -135,6 +136,23 @@ class Board:
         self._checked(f"rm -rf {self.channel.cache}")
         self._folder, self._present = "", set()
 
+    @property
+    def job(self) -> str:
+        """The folder there that goes at the end."""
+        self._prepare(with_python=False)
+        return f"{self._folder}/{self._job}"
+
+    def place(self, path: Path) -> str:
+        """Returns where a local file lies there, having sent it unless it was there."""
+        self._prepare(with_python=False)
+        return self._place(path, self.sha256(path))
+
+    def sha256(self, path: Path) -> str:
+        """Returns the SHA-256 of a local file; computed once."""
+        if path not in self._digests:
+            self._digests[path] = sha256_of(path)
+        return self._digests[path]
+
     def _checked(self, script: str) -> Ended:
         ended = self.channel.run(script)
         if ended.code != 0:
@@ -143,20 +161,26 @@ class Board:
 
     def _reason(self, ended: Ended) -> str:
         if FULL.search(ended.said):
-            return "its disk is full (No space left on device). Free space there, or clear the cache: tfcompress devices --clear"
+            return f"its disk is full (No space left on device). Free space there, or clear the cache: tfcompress devices --device={self.name} --clear"
         return ended.last_words if ended.code is not None else "no answer in time"
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, with_python: bool = True) -> None:
         """Makes the folders and finds Python there, once."""
-        if self._folder:
-            return
+        if not self._folder:
+            self._make_folders()
+        if with_python and not self._python:
+            self._python = self._find_python()
+
+    def _make_folders(self) -> None:
         script = (
             f"cache={self.channel.cache} && mkdir -p \"$cache/files\" \"$cache/{self._job}\" && "
-            f"cd \"$cache\" && echo \"folder $(pwd)\" && ls files | sed 's/^/file /'"
+            f"cd \"$cache\" && echo \"folder $(pwd)\" && ls files | sed 's/^/file /'; "
+            "echo \"machine $(uname -m) $(cat /proc/sys/kernel/arch 2>/dev/null)\"; [ -d files ]"
         )
         lines = self._checked(script).text.replace("\r", "").splitlines()
         self._folder = next((line[7:] for line in lines if line.startswith("folder ")), "")
         self._present = {line[5:] for line in lines if line.startswith("file ")}
+        self.kind = next((kind_of(line) for line in lines if line.startswith("machine ")), self.kind)
         self._python = self._find_python()
 
     def _find_python(self) -> str:
@@ -204,7 +228,7 @@ class Board:
         if ended.code is None:
             return (
                 f"{self.name} must answer within {self._timeout_seconds:g} s. Received: nothing. The model may be too slow "
-                "for this device: fewer runs, or a longer --timeout."
+                "for this device: fewer runs, or a longer --timeout_seconds."
             )
         if ended.code in SIGNALS:
             return (
@@ -217,6 +241,21 @@ class Board:
                 "counts: check the device and run it again."
             )
         return f"The process that measured on {self.name} gave no answer (exit code {ended.code}): {ended.last_words}."
+
+
+def kind_of(line: str) -> str:
+    """Returns "emulated" where the kernel is one for another processor than programs see, else "measured".
+
+    Args:
+        line: "machine", what ``uname -m`` says, and what the kernel says of itself (Linux 6.1 and later).
+
+    Example:
+        >>> kind_of("machine aarch64 aarch64"), kind_of("machine aarch64 x86_64"), kind_of("machine armv7l")
+        ('measured', 'emulated', 'measured')
+    """
+    families = ["arm" if word.startswith(("arm", "aarch")) else word for word in line.split()[1:]]
+    families = ["x86" if re.fullmatch(r"i\d86|x86_64", word) else word for word in families]
+    return "emulated" if len(set(families)) > 1 else "measured"
 
 
 def sha256_of(path: Path) -> str:

@@ -262,6 +262,6 @@ def checked_answer(answer: Mapping[str, Any], sha256: Mapping[str, str], *, plac
         if received != digest:
             raise errors.DeviceError(
                 f"The answer of {place} must be about the model that was sent. Received: sha256 {received} for {key}, "
-                f"sent: {digest}. Clear the device's cache (tfcompress devices --clear) and run it again."
+                f"sent: {digest}. Clear the device's cache (tfcompress devices --device={place} --clear) and run it again."
             )
     return dict(answer)

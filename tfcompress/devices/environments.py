@@ -28,7 +28,9 @@ UNPACK_SECONDS = 1800.0
 PROBE = """import importlib.util as u, platform, sys
 have = lambda n: int(u.find_spec(n) is not None)
 libc = "-".join(platform.libc_ver()) or "-"
-print("python", sys.executable, "%d.%d" % sys.version_info[:2], have("numpy"), have("ai_edge_litert"), have("tflite_runtime"), platform.machine(), libc)"""
+packages = have("numpy"), have("ai_edge_litert"), have("tflite_runtime")
+print("python", sys.executable, "%d.%d" % sys.version_info[:2], *packages, platform.machine(), libc)
+sys.exit(0 if packages[0] and any(packages[1:]) else 1)"""
 
 
 class Python(NamedTuple):
@@ -61,7 +63,7 @@ class Python(NamedTuple):
 
 
 def find(channel: Channel, folder: str) -> list[Python]:
-    """Returns the Pythons on a device, the one in its cache first, then by name.
+    """Returns the Pythons on a device, the one in its cache first, then by name, until one has all that the agent needs.
 
     Args:
         channel: the way there.
@@ -70,7 +72,7 @@ def find(channel: Channel, folder: str) -> list[Python]:
     names = " ".join(["python3", *(f"python3.{minor}" for minor in range(NEWEST, 8, -1))])
     script = (
         f"for name in {shlex.quote(folder)}/venv/bin/python {names}; do "
-        f"command -v \"$name\" >/dev/null 2>&1 && \"$name\" -c {shlex.quote(PROBE)} 2>/dev/null; done; true"
+        f"command -v \"$name\" >/dev/null 2>&1 && \"$name\" -c {shlex.quote(PROBE)} 2>/dev/null && break; done; true"
     )
     found: dict[str, Python] = {}
     for line in channel.run(script).text.replace("\r", "").splitlines():

@@ -1,12 +1,16 @@
 """From a device's name to a device that can be measured on."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from .board import Board
 from .addresses import Adb, EthosU, Local, Ssh, Tflm, parse
 
-__all__ = ["resolve", "same_machine"]
+__all__ = ["open_cache", "resolve", "same_machine"]
 
 
 def resolve(
@@ -71,3 +75,37 @@ def same_machine(name: str) -> str:
     if isinstance(address, Ssh):
         return f"ssh {address.host.lower()} {address.port or ''}"
     return str(address) if isinstance(address, Adb) else "local"
+
+
+@contextlib.contextmanager
+def open_cache(name: str) -> "Iterator[Board]":
+    """Gives the board or phone of a name, to list or clear what it keeps; needs no Python there.
+
+    Args:
+        name: of a board or a phone.
+
+    Raises:
+        ValueError: the name is unknown, or the device keeps no files.
+
+    Example:
+        >>> with open_cache("local"):
+        ...     pass
+        Traceback (most recent call last):
+        ...
+        ValueError: Boards (ssh://) and phones (adb://) keep files. Received: device='local'.
+    """
+    from .adb import AdbChannel
+    from .board import Board
+    from .channel import Channel
+    from .ssh import SshChannel
+
+    address = parse(name)
+    channel: Channel
+    if isinstance(address, Ssh):
+        channel = SshChannel(address)
+    elif isinstance(address, Adb):
+        channel = AdbChannel(address)
+    else:
+        raise ValueError(f"Boards (ssh://) and phones (adb://) keep files. Received: device={name!r}.")
+    with contextlib.closing(Board(channel)) as board:
+        yield board
