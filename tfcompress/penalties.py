@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from . import interception, layer_choice
+from .backend import check_backend
 from .errors import TrainingError
-from .qat import check_backend
 
 __all__ = ["L1Penalty"]
 
