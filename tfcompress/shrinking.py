@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from . import channels, costs, importance, layer_choice, removal
+from . import channels, costs, importance, layer_choice, recovery, removal
 from .errors import TrainingError
 
 __all__ = ["latency_ratio", "remove_channels"]
@@ -78,6 +78,7 @@ def remove_channels(
         raise ValueError(f"multiple_of must be a whole number from 1 on. Received: multiple_of={multiple_of!r}.")
     if scope not in ("layer", "global"):
         raise ValueError(f"scope must be 'layer' or 'global'. Received: scope={scope!r}.")
+    recovery.release(model)  # what an exception in fit may have left
     plan = channels.plan(model)
     if not plan.blocks:
         raise TrainingError(
