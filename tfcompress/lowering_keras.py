@@ -45,9 +45,10 @@ def lower_keras(
         >>> lower_keras(model, input_shapes={"x": (1, 4)}).inputs
         (InputSpec(name='x', shape=(1, 4), dtype=dtype('float32')),)
     """
-    from . import interception, points, signatures
+    from . import interception, points, recovery, signatures
 
-    interception.restore(model)  # what an exception in fit may have left
+    recovery.release(model)  # what an exception in fit may have left
+    interception.restore(model)
     check_finite(model, [(variable.path, variable) for variable in model.weights])
     structure = signatures.input_structure(model)
     plan = points.plan(model) if ranges else None
