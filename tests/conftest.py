@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from devicelab import boards, lab, spare_board  # noqa: F401 - fixtures
+from devicelab import adb, adb_server, boards, lab, phone, spare_board  # noqa: F401 - fixtures
 
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

@@ -142,6 +142,18 @@ class BoardServer(Server):
         return {"TFCOMPRESS_SSH": " ".join(self.client)}
 
 
+class PhoneServer(Server):
+    """A phone with adbd, which only a forwarder on this machine reaches."""
+
+    def __init__(self, lab: Lab, cpu: str):
+        port = free_port()
+        lab.call("phone", port, cpu)
+        super().__init__(lab, "phone", port)
+        self.serial = f"127.0.0.1:{port}"
+        self.name = f"adb://{self.serial}"
+        self.root = lab.folder / "phone"
+
+
 def lab_folder() -> Path:
     return Path(os.environ.get("TFCOMPRESS_DEVICELAB_FOLDER") or FOLDER)
 
@@ -200,3 +212,37 @@ def spare_board(lab: Lab) -> Iterator[BoardServer]:
     """A board for one test, which may break it."""
     with board_server(lab, "cortex-a76") as server:
         yield server
+
+
+@contextlib.contextmanager
+def phone_server(lab: Lab) -> Iterator[PhoneServer]:
+    with open(lab.folder / "start.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server = PhoneServer(lab, "cortex-a76")
+    with contextlib.closing(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def phone(lab: Lab) -> Iterator[PhoneServer]:
+    with phone_server(lab) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def adb_server(lab: Lab, tmp_path_factory) -> Iterator[dict[str, str]]:
+    """The environment of an adb server of its own, which knows none of the user's phones and ends with the module."""
+    home = tmp_path_factory.mktemp("adb_home")
+    variables = {"HOME": str(home), "ANDROID_ADB_SERVER_PORT": str(free_port())}
+    yield variables
+    subprocess.run(["adb", "kill-server"], env={**os.environ, **variables}, check=False, capture_output=True)
+
+
+@pytest.fixture
+def adb(adb_server: dict[str, str], monkeypatch) -> Iterator[None]:
+    """Lets the tests' process use that server, with no phone connected before and after."""
+    for name, value in adb_server.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    yield
+    subprocess.run(["adb", "disconnect"], check=False, capture_output=True)

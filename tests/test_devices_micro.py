@@ -35,7 +35,9 @@ def ethos_u():
 
 def outputs(device, model, inputs, folder, **request):
     result = folder / "out.npz"
-    device.run({"kind": "outputs", "name": "model.tflite", **request}, {"model": model, "inputs": inputs}, {"outputs": result})
+    device.run(
+        {"kind": "outputs", "name": "model.tflite", **request}, {"model": model, "inputs": inputs}, {"outputs": result}
+    )
     with np.load(result) as arrays:
         return dict(arrays)
 
@@ -126,7 +128,9 @@ def test_smaller_processor_needs_more_cycles(ethos_u, shared_data):
 
 
 def test_vela_refuses_a_model_in_floats(ethos_u, shared_data):
-    with pytest.raises(ModelError, match=r"runs integers only\. Received: model\.tflite, of which every operation") as caught:
+    with pytest.raises(
+        ModelError, match=r"runs integers only\. Received: model\.tflite, of which every operation"
+    ) as caught:
         ethos_u.run(LATENCY, {"model": shared_data / FLOAT_RESNET}, {})
     assert "\n" not in str(caught.value)
 

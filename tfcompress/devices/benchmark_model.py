@@ -1,227 +1,263 @@
-"""TensorFlow's own ``benchmark_model``: how it is called, and what its lines and its table of operations mean.
+"""A phone without Python: the user's own ``benchmark_model`` for its processor times, profiles and answers there.
 
-Text in, values out; ``phone`` runs it. The formats are those of ``benchmark_tflite_model.cc``, ``profiling_listener.cc`` and
-``stats_calculator.cc`` in the TensorFlow and LiteRT repositories, older and newer.
+It is pushed to the phone's cache like any other file. One sample is one call: inputs and outputs travel as raw tensors.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from __future__ import annotations
 
+import hashlib
+import shlex
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import child
 from ..errors import DeviceError
+from ..tensors import TensorInfo
+from .adb import AdbChannel, phone_details
+from .addresses import Adb
+from .benchmark_output import delegate_nodes, latency_of, peak_bytes, profile_of, summary_of
+from .board import Board, sha256_of
+from .conversation import Progress
 
-__all__ = ["Run", "output_arguments", "profile_rows", "read_profile", "read_run", "run_arguments"]
+__all__ = ["BenchmarkModel"]
 
-MICROSECONDS = 1e-3  # of a millisecond
-MEGABYTE = 1 << 20
-REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs"
-DELEGATE_INTERNAL = "Delegate internal"
-RUN_ORDER = re.compile(r"^=+ Run Order =+$")
-HEADER = "node type,"
-DELEGATES = re.compile(r"Delegate|Kernel$")
-ACCELERATORS = {"cpu": (), "gpu": ("--use_gpu=true",), "npu": ("--use_nnapi=true",)}
-NO_DELEGATE = re.compile(r"Though (\S+) delegate is explicitly applied, the model graph will not be")
-REPLACED = re.compile(r"Replacing (\d+) out of (\d+) node\(s\) with delegate \((\w+)\) node, yielding (\d+) partitions")
-COUNTS = re.compile(
-    r"count=(?P<count>\d+)(?: first=(?P<first>\S+) curr=\S+ min=(?P<min>\S+) max=(?P<max>\S+))? avg=(?P<avg>[\d.e+]+)"
-    r"(?: std=(?P<std>[\d.e+]+))?(?: p5=\S+ median=(?P<median>[\d.e+]+) p95=\S+)?"
-)
-TIMINGS = re.compile(
-    r"Inference timings in us: Init: (?P<init>[\d.e+]+), First inference: (?P<first>[\d.e+]+), "
-    r"Warmup \(avg\): (?P<warmup>[\d.e+]+), Inference \(avg\): (?P<average>[\d.e+]+)"
-)
-MEMORY = re.compile(r"(?:Memory footprint delta from the start of the tool|Peak memory footprint) \(MB\): init=\S+ overall=(\S+)")
+RUNS_WARM = 10  # of a warm-up until steady, which benchmark_model does not know
+AT_ONCE = 20  # samples per shell command: so that Ctrl-C and the progress bar are not kept waiting
 
 
-class Run(NamedTuple):
-    """What ``benchmark_model`` printed about one call.
-
-    Attributes:
-        latency: the fields of ``figures.Latency``.
-        has_median: whether it printed a median; older ones do not, and their mean stands for it.
-        extra_bytes: resident memory over that at its start; None where it does not tell.
-        delegate: name of the delegate that took operations over; "" for none.
-        partitions: how many parts it took over.
-    """
-
-    latency: dict[str, Any]
-    has_median: bool
-    extra_bytes: int | None
-    delegate: str
-    partitions: int
-
-
-def run_arguments(request: Mapping[str, Any], graph: str) -> list[str]:
-    """Returns the flags for a timed call.
+class BenchmarkModel(Board):
+    """A phone that runs ``benchmark_model``.
 
     Args:
-        request: as the agent takes it: ``threads``, ``xnnpack``, ``accelerator``, ``runs``, ``warmup_runs``.
-        graph: path of the model there.
+        address: which phone.
+        path: of the program on this machine.
+        timeout_seconds: for one command there. Default: 3600.
+        debug: has no effect here. Default: False.
 
     Raises:
-        DeviceError: the request wants what the tool cannot do.
-
-    Example:
-        >>> run_arguments({"threads": 2, "xnnpack": True, "runs": 9, "warmup_runs": 1}, "m.tflite")[:3]
-        ['--graph=m.tflite', '--num_threads=2', '--use_xnnpack=true']
+        ValueError: there is no such file.
     """
-    if request.get("api", "interpreter") != "interpreter":
-        raise DeviceError("benchmark_model runs the interpreter. Received: api=compiled. Use the interpreter there.")
-    xnnpack = "true" if request.get("xnnpack", True) else "false"
-    flags = [f"--graph={graph}", f"--num_threads={request.get('threads', 1)}", f"--use_xnnpack={xnnpack}"]
-    flags += ACCELERATORS[request.get("accelerator", "cpu")]
-    warmup = request.get("warmup_runs")
-    # Without a number it runs for half a second before, its own default.
-    flags += [] if warmup is None else [f"--warmup_runs={max(1, warmup)}", "--warmup_min_secs=0"]
-    return [*flags, f"--num_runs={request.get('runs', 50)}", "--min_secs=0"]
 
+    def __init__(self, address: Adb, path: Path, *, timeout_seconds: float | None = None, debug: bool = False):
+        if not path.is_file():
+            raise ValueError(f"benchmark_model must be a file. Received: {path}. Check the path.")
+        super().__init__(AdbChannel(address), timeout_seconds=timeout_seconds, debug=debug)
+        self._program = path
+        self._is_stopped = False
 
-def output_arguments(request: Mapping[str, Any], graph: str, shapes: Sequence[Sequence[int]], files: Sequence[str], output: str) -> list[str]:
-    """Returns the flags for a call that reads raw input tensors and writes raw output tensors.
+    def _find_python(self) -> str:
+        return ""  # none is needed
 
-    Args:
-        request: as for ``run_arguments``.
-        graph: path of the model there.
-        shapes: of each input.
-        files: a file of raw values for each input.
-        output: the file for the raw values of all outputs.
+    def run(
+        self,
+        request: Mapping[str, Any],
+        files: Mapping[str, Path],
+        results: Mapping[str, Path],
+        *,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Returns an answer in the agent's form.
 
-    Example:
-        >>> output_arguments({}, "m", [[1, 2]], ["in"], "out")[-4:]
-        ['--input_layer=in0', '--input_layer_shape=1,2', '--input_layer_value_files=in0:in', '--output_filepath=out']
-    """
-    # Names of its own: those of the model may hold the signs that the flags are split at, and it goes by the order.
-    names = [f"in{number}" for number in range(len(shapes))]
-    pairs = ",".join(f"{name}:{file}" for name, file in zip(names, files, strict=True))
-    return [
-        *run_arguments({**request, "runs": 1, "warmup_runs": 0}, graph),
-        f"--input_layer={','.join(names)}",
-        f"--input_layer_shape={':'.join(','.join(map(str, shape)) for shape in shapes)}",
-        f"--input_layer_value_files={pairs}",
-        f"--output_filepath={output}",
-    ]
+        Args:
+            request: as ``agent`` takes it, without paths.
+            files: local files by the key under which the request means them.
+            results: where outputs go, by key.
+            progress: called with what is done and what is to do. Default: None.
 
+        Raises:
+            ModelError: LiteRT on this machine cannot open the file either.
+            DeviceError: the phone is out of reach or full, the program failed, or has no such kind of request.
+        """
+        kinds = {"latency": self._latency, "profile": self._profile}
+        kind = str(request.get("kind", "latency"))
+        if kind == "outputs":
+            return self._outputs(request, files, results["outputs"], progress)
+        if kind not in kinds:
+            raise DeviceError(f"benchmark_model on {self.name} cannot do {kind!r}. Measure one file at a time.")
+        return kinds[kind](request, files["model"])
 
-def read_run(text: str, *, accelerator: str = "cpu") -> Run:
-    """Returns what a timed call printed.
+    def interrupt(self) -> None:
+        """Asks for an end after the samples that run now."""
+        self._is_stopped = True
 
-    Args:
-        text: everything, standard output and error.
-        accelerator: which was asked for. Default: "cpu".
+    def _latency(self, request: Mapping[str, Any], model: Path) -> dict[str, Any]:
+        described = self._describe(request, model)
+        warm = RUNS_WARM if request.get("warmup_runs") is None else int(request["warmup_runs"])
+        text = self._call(request, model, runs=int(request.get("runs", 100)), warmup_runs=warm)
+        latency, note = latency_of(text, self.name, warmup_runs=warm)
+        return {
+            **described,
+            "latency": latency,
+            "peak_bytes": peak_bytes(text),
+            "device": self._device(note),
+            "settings": self._settings(request, text, warm, latency["runs"]),
+        }
 
-    Raises:
-        DeviceError: it failed, printed no figures, or the accelerator took nothing over.
+    def _profile(self, request: Mapping[str, Any], model: Path) -> dict[str, Any]:
+        runs, warm = int(request.get("runs", 50)), RUNS_WARM
+        plain = summary_of(self._call(request, model, runs=runs, warmup_runs=warm), self.name)
+        table = f"{self._folder}/{self._job}/profile.csv"
+        # The older flag and the newer ones; what a program does not know it only warns of.
+        flags = (
+            "--enable_op_profiling=true",
+            f"--profiling_output_csv_file={table}",
+            "--op_profiling_output_mode=csv",
+            f"--op_profiling_output_file={table}",
+        )
+        text = self._call(request, model, *flags, runs=runs, warmup_runs=warm)
+        counted = int(summary_of(text, self.name)["count"])
+        with tempfile.TemporaryDirectory(prefix="tfcompress-") as folder:
+            self.channel.pull(table, Path(folder) / "profile.csv")
+            content = (Path(folder) / "profile.csv").read_text(errors="replace")
+        plain_ms = plain.get("median", plain["avg"]) / 1000
+        profile = profile_of(content, plain_ms=plain_ms, runs=counted, place=self.name)
+        ops = [vars(op) for op in profile.ops]
+        return {"profile": {**vars(profile), "ops": ops}, "device": self._device({})}
 
-    Example:
-        >>> lines = '''INFO: count=9 first=87112 curr=51629 min=51629 max=87112 avg=58147 std=11478
-        ... INFO: count=50 first=52162 curr=49785 min=49088 max=68610 avg=50000 std=716 p5=49620 median=49891 p95=51628
-        ... INFO: Inference timings in us: Init: 119515, First inference: 87112, Warmup (avg): 58147, Inference (avg): 50000'''
-        >>> run = read_run(lines)
-        >>> run.latency["median_ms"], run.latency["runs"], run.latency["load_ms"]
-        (49.891, 50, 119.515)
-    """
-    counts, timings = list(COUNTS.finditer(text)), TIMINGS.search(text)
-    if timings is None or not counts:
-        errors = [line.strip() for line in text.splitlines() if line.strip().startswith(("ERROR", "FATAL"))]
-        lines = errors or [line.strip() for line in text.splitlines() if line.strip()] or ["nothing"]
-        raise DeviceError(f"benchmark_model gave no figures. Received: {lines[0][:300].rstrip('.')}.")
-    missed = NO_DELEGATE.search(text)
-    if accelerator != "cpu" and missed:
-        raise DeviceError(f"The {accelerator.upper()} there takes no operation of this model ({missed[1]} delegate). Use the CPU.")
-    timed, warm = counts[-1], counts[0] if len(counts) > 1 else None
+    def _outputs(
+        self, request: Mapping[str, Any], files: Mapping[str, Path], target: Path, progress: Progress | None
+    ) -> dict[str, Any]:
+        described = self._describe(request, files["model"])
+        ins = [TensorInfo.from_json(info) for info in described["inputs"]]
+        outs = [TensorInfo.from_json(info) for info in described["outputs"]]
+        with np.load(files["inputs"], allow_pickle=False) as arrays:
+            feeds = [np.ascontiguousarray(arrays[info.name]) for info in ins]
+        samples = len(feeds[0])
+        began, blocks = time.perf_counter(), []
+        self._is_stopped = False
+        for start in range(0, samples, AT_ONCE):
+            blocks.append(self._answer(request, files["model"], ins, outs, [feed[start : start + AT_ONCE] for feed in feeds]))
+            if progress is not None:
+                progress(min(start + AT_ONCE, samples), samples)
+            if self._is_stopped:
+                break
+        found = {info.name: np.concatenate([block[number] for block in blocks]) for number, info in enumerate(outs)}
+        with open(target, "wb") as file:
+            np.savez(file, **found)  # type: ignore[arg-type]
+        done = len(next(iter(found.values())))
+        answer = {"samples": done, "seconds": round(time.perf_counter() - began, 6), "state": "none", "peak_bytes": None}
+        return {**answer, **({"interrupted": True} if done < samples else {})}
 
-    def ms(value: str | None) -> float:
-        return round(float(value or 0) * MICROSECONDS, 6)
+    def _answer(
+        self,
+        request: Mapping[str, Any],
+        model: Path,
+        ins: list[TensorInfo],
+        outs: list[TensorInfo],
+        feeds: list[np.ndarray],
+    ) -> list[np.ndarray]:
+        """Returns each output of a few samples."""
+        count = len(feeds[0])
+        job = f"{self._folder}/{self._job}"
+        sizes = [int(np.prod([size or 1 for size in info.shape])) * info.dtype.itemsize for info in outs]
+        with tempfile.TemporaryDirectory(prefix="tfcompress-") as folder:
+            for number, feed in enumerate(feeds):
+                (Path(folder) / "raw").write_bytes(feed.tobytes())
+                self.channel.push(Path(folder) / "raw", f"{job}/in{number}")
+            # Names of its own: the model's may hold signs that the flags are split at, and it goes by the order.
+            layers = ",".join(f"in{number}" for number in range(len(ins)))
+            shapes = ":".join(",".join(map(str, (1, *feed.shape[1:]))) for feed in feeds)
+            values = ",".join(f"in{number}:{job}/one{number}" for number in range(len(ins)))
+            cut = " && ".join(
+                f"dd if={job}/in{number} of={job}/one{number} bs={feed[:1].nbytes} skip=$i count=1 2>/dev/null"
+                for number, feed in enumerate(feeds)
+            )
+            flags = (
+                f"--input_layer={layers}",
+                f"--input_layer_shape={shapes}",
+                f"--input_layer_value_files={values}",
+                f"--output_filepath={job}/one",
+            )
+            line = self._line(request, model, *flags, runs=1, warmup_runs=0)
+            script = (
+                f": > {job}/out; i=0; while [ $i -lt {count} ]; do {cut} && rm -f {job}/one && {line} >{job}/said 2>&1 && "
+                f"cat {job}/one >> {job}/out || {{ tail -n 1 {job}/said >&2; exit 1; }}; i=$((i+1)); done"
+            )
+            ended = self.channel.run(script, timeout_seconds=self._timeout_seconds)
+            if ended.code != 0:
+                raise DeviceError(f"benchmark_model on {self.name} gave no outputs: {ended.last_words}.")
+            self.channel.pull(f"{job}/out", Path(folder) / "out")
+            raw = (Path(folder) / "out").read_bytes()
+        if len(raw) != count * sum(sizes):
+            raise DeviceError(
+                f"benchmark_model on {self.name} must write {sum(sizes)} bytes of outputs per sample (--output_filepath). "
+                f"Received: {len(raw)} bytes for {count} samples. Use a newer benchmark_model."
+            )
+        rows = np.frombuffer(raw, np.uint8).reshape(count, sum(sizes))
+        edges = np.cumsum([0, *sizes])
+        return [
+            np.ascontiguousarray(rows[:, edges[number] : edges[number + 1]])
+            .view(info.dtype)
+            .reshape(count, *info.shape[1:])
+            for number, info in enumerate(outs)
+        ]
 
-    mean = ms(timed["avg"])
-    latency = {
-        "median_ms": ms(timed["median"]) if timed["median"] else mean,
-        "p90_ms": None,
-        "p99_ms": None,
-        "mean_ms": mean,
-        "std_ms": ms(timed["std"]),
-        "min_ms": ms(timed["min"]) if timed["min"] else mean,
-        "runs": int(timed["count"]),
-        "warmup_runs": int(warm["count"]) - 1 if warm else 0,
-        "load_ms": ms(timings["init"]),
-        "first_ms": ms(timings["first"]),
-    }
-    memory, replaced = MEMORY.search(text), REPLACED.findall(text)
-    return Run(
-        latency,
-        bool(timed["median"]),
-        round(float(memory[1]) * MEGABYTE) if memory else None,
-        replaced[-1][2] if replaced else "",
-        int(replaced[-1][3]) if replaced else 0,
-    )
+    def _line(self, request: Mapping[str, Any], model: Path, *flags: str, runs: int, warmup_runs: int) -> str:
+        """Returns the shell command that runs the program on the phone, where both files lie by then."""
+        self._prepare()
+        sent = sha256_of(model)
+        program, graph = self._place(self._program, sha256_of(self._program)), self._place(model, sent)
+        accelerators = {"cpu": (), "gpu": ("--use_gpu=true",), "npu": ("--use_nnapi=true",)}
+        words = [
+            program,
+            f"--graph={graph}",
+            f"--num_threads={request.get('threads', 1)}",
+            f"--use_xnnpack={str(bool(request.get('xnnpack', True))).lower()}",
+            *accelerators[str(request.get("accelerator", "cpu"))],
+            f"--num_runs={runs}",
+            f"--warmup_runs={warmup_runs}",
+            "--min_secs=0",
+            "--warmup_min_secs=0",
+            *flags,
+        ]
+        cpus = [int(number) for number in request.get("cpus") or ()]
+        pin = f"taskset {sum(1 << number for number in cpus):x} " if cpus else ""
+        return f"chmod 755 {shlex.quote(program)} && {pin}{shlex.join(words)}"
 
+    def _call(self, request: Mapping[str, Any], model: Path, *flags: str, runs: int, warmup_runs: int) -> str:
+        line = self._line(request, model, *flags, runs=runs, warmup_runs=warmup_runs)
+        ended = self.channel.run(f"{line} 2>&1", timeout_seconds=self._timeout_seconds)
+        placed = self.channel.run(f"sha256sum {self._folder}/files/{sha256_of(model)}").text.split()
+        if placed[:1] != [sha256_of(model)]:
+            raise DeviceError(f"The model on {self.name} must be the one that was sent. Clear the cache and try again.")
+        summary_of(ended.text, self.name)  # refuses what did not come to its end
+        if ended.code != 0:
+            raise DeviceError(f"benchmark_model on {self.name} ended with exit code {ended.code}. Run it again.")
+        return ended.text
 
-def profile_rows(text: str) -> tuple[list[tuple[str, float, str]], list[tuple[str, float, str]]]:
-    """Returns the operations of the graph and those inside its delegates, each as (type, ms, name), in order.
+    def _describe(self, request: Mapping[str, Any], model: Path) -> dict[str, Any]:
+        name = request.get("name") or str(model)
+        return child.call("devices.agent:describe_file", {"model": str(model), "name": name}, place=name)
 
-    Args:
-        text: the CSV that the tool wrote. A type may hold commas, which it does not quote; in a name it makes them tabs.
+    def _device(self, note: Mapping[str, str]) -> dict[str, Any]:
+        assert isinstance(self.channel, AdbChannel)
+        details = phone_details(self.channel)
+        digest = hashlib.sha256(self._program.read_bytes()).hexdigest()[:12]
+        cores = self.channel.run("nproc 2>/dev/null || echo 1").text.strip()
+        return {
+            "name": self.name,
+            "cpu": details.get("SoC", details.get("ABI", "unknown")),
+            "cores": int(cores) if cores.isdigit() else 1,
+            "os": f"Android {details.get('Android', '?')}",
+            "python": "",
+            "runtime": f"benchmark_model {digest}",
+            "details": {**details, **note},
+        }
 
-    Example:
-        >>> profile_rows('''Operator-wise Profiling Info for Regular Benchmark Runs:
-        ... ============================== Run Order ==============================
-        ... node type, first, avg_ms, %, cdf%, mem KB, times called, name
-        ... TfLiteXNNPackDelegate, 0.2, 0.3, 75%, 75%, 0, 1, [out]:3
-        ... SOFTMAX, 0.1, 0.1, 25%, 100%, 0, 1, [out]:4
-        ...
-        ... Delegate internal:
-        ... ============================== Run Order ==============================
-        ... node type, first, avg_ms, %, cdf%, mem KB, times called, name
-        ... Convolution (NHWC, F32) IGEMM, 0.2, 0.28, 100%, 100%, 0, 1, Delegate/Convolution (NHWC\\t F32) IGEMM:0''')
-        ([('TfLiteXNNPackDelegate', 0.3, '[out]:3'), ('SOFTMAX', 0.1, '[out]:4')], [('Convolution (NHWC, F32) IGEMM', 0.28, 'Delegate/Convolution (NHWC, F32) IGEMM:0')])
-    """
-    text = text.partition(REGULAR)[2] or text
-    tables: dict[bool, list[tuple[str, float, str]]] = {False: [], True: []}
-    columns, inside, in_order = 0, False, False
-    for line in text.splitlines():
-        line = line.strip()
-        if line.startswith(DELEGATE_INTERNAL):
-            inside = True
-        elif line.startswith("="):
-            in_order, columns = bool(RUN_ORDER.match(line)), 0
-        elif line.startswith(HEADER):
-            columns = len(line.split(","))
-        elif not line:
-            columns = 0
-        elif in_order and columns:
-            fields = [field.strip(" ") for field in line.split(",")]
-            kind, rest = ", ".join(fields[: 1 - columns]), fields[1 - columns :]
-            average = rest[2] if columns == 9 else rest[1]  # older ones have a column for the start
-            tables[inside].append((kind, float(average), rest[-1].replace("\t", ",")))
-    return tables[False], tables[True]
-
-
-def read_profile(text: str, *, whole_ms: float, plain_ms: float, runs: int) -> dict[str, Any]:
-    """Returns the fields of ``profiles.Profile``.
-
-    Args:
-        text: the CSV that the tool wrote.
-        whole_ms: average time of an inference in that call.
-        plain_ms: the same without the profiler.
-        runs: of that call.
-
-    Raises:
-        DeviceError: there is no table.
-    """
-    graph, inner = profile_rows(text)
-    if not graph:
-        raise DeviceError("benchmark_model wrote no table of operations. Is it built with its profiler?")
-    ops, part = [], -1
-    for node, (kind, ms, name) in enumerate(graph):
-        if not DELEGATES.search(kind):
-            reason = "not taken over by the delegate" if any(DELEGATES.search(row[0]) for row in graph) else ""
-            ops.append({"name": kind, "node": node, "part": None, "ms": ms, "reason": reason})
-        elif not inner:
-            part += 1
-            ops.append({"name": kind, "node": node, "part": part, "ms": ms})
-    part = -1
-    for kind, ms, name in inner:
-        number = name.rpartition(":")[2]
-        part += number == "0" or part < 0  # each part counts from 0
-        ops.append({"name": kind, "node": int(number) if number.isdigit() else 0, "part": part, "ms": ms})
-    return {"ops": ops, "whole_ms": whole_ms, "plain_ms": plain_ms, "runs": runs}
+    def _settings(self, request: Mapping[str, Any], text: str, warmup_runs: int, runs: int) -> dict[str, Any]:
+        nodes = delegate_nodes(text)
+        is_cpu = request.get("accelerator", "cpu") == "cpu"
+        return {
+            "threads": request.get("threads", 1),
+            "xnnpack": bool(request.get("xnnpack", True)) and nodes != 0 and is_cpu,
+            "delegate_nodes": nodes,
+            "warmup_runs": warmup_runs,
+            "runs": runs,
+            "accelerator": request.get("accelerator", "cpu"),
+            "cpus": list(request.get("cpus") or ()),
+        }

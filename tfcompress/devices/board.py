@@ -54,7 +54,6 @@ class Board:
     def __init__(
         self, channel: Channel, *, install: bool = False, timeout_seconds: float | None = None, debug: bool = False
     ):
-        self.name = channel.name
         self.kind = "measured"
         self.channel = channel
         self._install = install
@@ -68,6 +67,11 @@ class Board:
         self._digests: dict[Path, str] = {}
         self.kind = "measured"
         self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """How the device was asked for; a phone's serial is in it as soon as it is known."""
+        return self.channel.name
 
     def run(
         self,

@@ -15,8 +15,9 @@ import threading
 __all__ = ["main", "run_agent"]
 
 AGENT = (
-    "import io, json, sys; sys.path[:] = json.loads(sys.argv[1]); sys.stdin = io.StringIO(sys.stdin.readline());"
-    " from tfcompress.devices.agent import main; main()"
+    "import io, json, signal, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " sys.stdin = io.StringIO(sys.stdin.readline()); from tfcompress.devices.agent import STOP, main; STOP.listen();"
+    " signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT]); main()"
 )
 STOP = b"stop\n"
 
@@ -27,8 +28,12 @@ def main() -> None:
     stream = os.fdopen(0, "rb", buffering=0, closefd=False)
     line = stream.readline()
     agent = run_agent(line)
-    threading.Thread(target=watch, args=(stream, agent, folder), daemon=True).start()
+    is_left = threading.Event()
+    watcher = threading.Thread(target=watch, args=(stream, agent, folder, is_left), daemon=True)
+    watcher.start()
     code = agent.wait()
+    if is_left.is_set():
+        watcher.join()  # it removes the folder
     sys.stdout.flush()
     os._exit(code if code >= 0 else 128 - code)
 
@@ -41,6 +46,8 @@ def run_agent(line: bytes) -> "subprocess.Popen[bytes]":
     """
     import json
 
+    # A request to stop that comes while the agent starts, which takes long on a small board, waits until it listens.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     agent = subprocess.Popen(
         [sys.executable, "-c", AGENT, json.dumps(sys.path)],
         stdin=subprocess.PIPE,
@@ -54,19 +61,21 @@ def run_agent(line: bytes) -> "subprocess.Popen[bytes]":
     return agent
 
 
-def watch(stream, agent: "subprocess.Popen[bytes]", folder: str) -> None:
+def watch(stream, agent: "subprocess.Popen[bytes]", folder: str, is_left: threading.Event) -> None:
     """Passes "stop" on as SIGINT; at the end of the input ends everything and removes the job's folder.
 
     Args:
         stream: standard input behind the request.
         agent: the process that works.
         folder: the job's folder, of which nothing stays.
+        is_left: set when nobody waits for the answer any more.
     """
     while True:
         line = stream.readline()
         if line == STOP:
             signal_group(agent, signal.SIGINT)
         elif not line:
+            is_left.set()
             signal_group(agent, signal.SIGKILL)
             os.chdir("/")
             shutil.rmtree(folder, ignore_errors=True)

@@ -142,11 +142,15 @@ class EthosUDevice:
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
-                raise DeviceError(f"Vela must be done with {name} within {self._timeout_seconds:.0f} s. Received: no end.") from error
+                raise DeviceError(
+                    f"Vela must be done with {name} within {self._timeout_seconds:.0f} s. Received: no end."
+                ) from error
             if self._debug:
                 sys.stderr.write(done.stdout + done.stderr)
             if done.returncode < 0:
-                raise DeviceError(f"Vela crashed on {name} (signal {-done.returncode}), in a process of its own. Convert the file again.")
+                raise DeviceError(
+                    f"Vela crashed on {name} (signal {-done.returncode}), in a process of its own. Convert the file again."
+                )
             summaries = sorted(Path(folder, "out").glob("*_summary_*.csv"))
             if done.returncode or not summaries:
                 reason = last_line(done.stderr or done.stdout)
@@ -157,7 +161,9 @@ class EthosUDevice:
             )
         # A model in floats ends with exit code 0 and an empty table.
         if float(compiled.summary["cycles_npu"]) <= 0:
-            example = f" ({compiled.fallbacks[0].operator}: {compiled.fallbacks[0].reason})" if compiled.fallbacks else ""
+            example = (
+                f" ({compiled.fallbacks[0].operator}: {compiled.fallbacks[0].reason})" if compiled.fallbacks else ""
+            )
             raise ModelError(
                 f"{self.name} runs integers only. Received: {name}, of which every operation falls back to the CPU{example}. "
                 "Convert it to int8 (--target) and measure that file."
@@ -192,7 +198,14 @@ class EthosUDevice:
                 "runtime": f"{PACKAGE} {importlib.metadata.version(PACKAGE)}",
                 "details": details,
             },
-            "settings": {"threads": 1, "xnnpack": False, "delegate_nodes": 0, "warmup_runs": 0, "runs": 0, "accelerator": "npu"},
+            "settings": {
+                "threads": 1,
+                "xnnpack": False,
+                "delegate_nodes": 0,
+                "warmup_runs": 0,
+                "runs": 0,
+                "accelerator": "npu",
+            },
             "estimates": estimates,
         }
 
@@ -206,7 +219,9 @@ class EthosUDevice:
             name = op if is_npu and op == original else f"{op} of {original}" if is_npu else original
             reason = "" if is_npu else reasons.get(row["Name"].strip(), "not for the NPU")
             milliseconds = 1000 * float(row["Op Cycles"]) / clock
-            ops.append({"name": name, "node": node, "part": 0 if is_npu else None, "ms": milliseconds, "reason": reason})
+            ops.append(
+                {"name": name, "node": node, "part": 0 if is_npu else None, "ms": milliseconds, "reason": reason}
+            )
         whole = 1000 * float(compiled.summary["inference_time"])
         return {"profile": {"ops": ops, "whole_ms": whole, "plain_ms": whole, "runs": 1}}
 

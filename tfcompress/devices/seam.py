@@ -51,9 +51,12 @@ def resolve(
 
         return Board(SshChannel(address), install=install, **settings)
     if isinstance(address, Adb):
+        from .benchmark_model import BenchmarkModel
         from .phone import Phone
 
-        return Phone(address, benchmark_model=None if benchmark_model is None else Path(benchmark_model), **settings)
+        if benchmark_model is not None:
+            return BenchmarkModel(address, Path(benchmark_model), **settings)
+        return Phone(address, **settings)
     if isinstance(address, Tflm):
         from .tflm import TflmDevice
 

@@ -75,7 +75,9 @@ class TflmDevice:
                 f"tflm needs the package {PACKAGE} (x86-64). Received: not installed. Type: pip install 'tfcompress[tflm]'"
             )
         name = request.get("name") or str(files["model"])
-        known = child.call("devices.agent:describe_file", {"model": os.fspath(files["model"]), "name": name}, place=name)
+        known = child.call(
+            "devices.agent:describe_file", {"model": os.fspath(files["model"]), "name": name}, place=name
+        )
         call = {"model": os.fspath(files["model"]), "name": name, "known": known}
         if request["kind"] == "outputs":
             call |= {"inputs": os.fspath(files["inputs"]), "outputs": os.fspath(results["outputs"])}
@@ -171,7 +173,9 @@ def outputs_of(request: Mapping[str, Any]) -> dict[str, Any]:
                 interpreter.reset()
 
     _quietly(work, request["name"])
-    np.savez(request["outputs"], **{i["name"]: np.concatenate(kept) for i, kept in zip(known["outputs"], found, strict=True)})  # type: ignore[arg-type]
+    np.savez(
+        request["outputs"], **{i["name"]: np.concatenate(kept) for i, kept in zip(known["outputs"], found, strict=True)}
+    )  # type: ignore[arg-type]
     stateful = any(name in ("UNIDIRECTIONAL_SEQUENCE_LSTM", "SVDF", "VAR_HANDLE") for name in known["operations"])
     state = "none" if not stateful else "reset" if request["reset_state"] else "carried"
     return {"samples": total, "seconds": 0.0, "state": state}
