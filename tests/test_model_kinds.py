@@ -94,7 +94,9 @@ def fit(build, *callbacks):
 
 
 def answers_of(model, x):
-    return np.concatenate([values.reshape(len(values), -1) for values in keras.tree.flatten(model.predict(x, verbose=0))], 1)
+    return np.concatenate(
+        [values.reshape(len(values), -1) for values in keras.tree.flatten(model.predict(x, verbose=0))], 1
+    )
 
 
 @pytest.mark.parametrize("build", KINDS, ids=lambda build: build.__name__)

@@ -86,17 +86,18 @@ for make in (lambda: tfc.MagnitudePruning(0.5), lambda: tfc.ChannelPruning(0.5),
 """
 
 
-@pytest.mark.parametrize("backend", [pytest.param("torch", marks=pytest.mark.torch), "numpy"])
+@pytest.mark.parametrize(
+    "backend", [*(pytest.param(name, marks=pytest.mark.torch) for name in ("torch", "jax")), "numpy"]
+)
 def test_another_backend(backend):
-    if backend == "torch":
-        pytest.importorskip("torch")
+    if backend != "numpy":
+        pytest.importorskip(backend)
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", BACKEND], check=False, capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", BACKEND], check=False, capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith("The callbacks need")]
     assert len(lines) == 6, done.stderr[-2000:]
-    assert set(lines) == {
+    (message,) = set(lines)
+    assert message == (
         f"The callbacks need Keras on TensorFlow. Received: the {backend} backend. Set KERAS_BACKEND=tensorflow before "
         "Keras is imported."
-    }
+    )
