@@ -20,7 +20,7 @@ from ..errors import DeviceError
 from ..tensors import TensorInfo
 from .adb import AdbChannel, phone_details
 from .addresses import Adb
-from .benchmark_output import delegate_nodes, latency_of, peak_bytes, profile_of, summary_of
+from .benchmark_output import check_accelerator, delegate_nodes, latency_of, peak_bytes, profile_of, summary_of
 from .board import Board, sha256_of
 from .conversation import Progress
 
@@ -152,6 +152,7 @@ class BenchmarkModel(Board):
         feeds: list[np.ndarray],
     ) -> list[np.ndarray]:
         """Returns each output of a few samples."""
+        self._prepare()
         count = len(feeds[0])
         job = f"{self._folder}/{self._job}"
         sizes = [int(np.prod([size or 1 for size in info.shape])) * info.dtype.itemsize for info in outs]
@@ -225,6 +226,7 @@ class BenchmarkModel(Board):
         placed = self.channel.run(f"sha256sum {self._folder}/files/{sha256_of(model)}").text.split()
         if placed[:1] != [sha256_of(model)]:
             raise DeviceError(f"The model on {self.name} must be the one that was sent. Clear the cache and try again.")
+        check_accelerator(ended.text, str(request.get("accelerator", "cpu")), self.name)
         summary_of(ended.text, self.name)  # refuses what did not come to its end
         if ended.code != 0:
             raise DeviceError(f"benchmark_model on {self.name} ended with exit code {ended.code}. Run it again.")
