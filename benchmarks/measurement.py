@@ -141,7 +141,13 @@ def latency_in_turns(folder: Path, name: str, pairs: int) -> dict[str, Any]:
     """Returns the medians of both tools in ms, and the ratio pair by pair."""
     path = folder / f"{name}.tflite"
     result = folder / "result.json"
-    command = [sys.executable, "-m", "ai_edge_litert.tools.benchmark_litert_model", f"--model={path}", "--num_threads=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "ai_edge_litert.tools.benchmark_litert_model",
+        f"--model={path}",
+        "--num_threads=1",
+    ]
     command += [f"--num_runs={RUNS}", f"--warmup_runs={WARMUP_RUNS}", f"--result_json={result}"]
     request = {"kind": "latency", "api": "compiled", "threads": 1, "runs": RUNS, "warmup_runs": WARMUP_RUNS}
     medians: dict[str, list[float]] = {"ours": [], "theirs": []}

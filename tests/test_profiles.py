@@ -106,7 +106,9 @@ def test_comparison_puts_the_largest_difference_first():
     fast = Profile((OpTime("Convolution (NHWC, F32)", 0, 0, 1.0), OpTime("Softmax (NC, F32)", 1, 0, 0.1)), 1, 1, 9)
     lines = comparison("int8", slow, "float", fast).splitlines()
     assert lines[0].startswith("int8 takes 3.500 ms, float 1.100 ms: 3.18 times as long")
-    assert "+2.000 ms  Convolution" in lines[1] and "+0.500 ms  Convert" in lines[2] and "-0.100 ms  Softmax" in lines[3]
+    assert (
+        "+2.000 ms  Convolution" in lines[1] and "+0.500 ms  Convert" in lines[2] and "-0.100 ms  Softmax" in lines[3]
+    )
     assert "0.500 ms of it go into conversions" in lines[4]
 
 

@@ -11,8 +11,10 @@ import pytest
 
 import tfcompress
 from tfcompress.errors import OutputError
-from tfcompress.records import example_measurement
+from tfcompress.profiles import OpTime, Profile
+from tfcompress.records import Failure, example_measurement
 from tfcompress.reporting import plots, report, short_names
+from tfcompress.reporting.measure_plots import pareto_front
 
 RECORDS = [
     example_measurement(model="out/float32.tflite", label="", size_bytes=81_000, accuracy=0.984),
@@ -89,6 +91,47 @@ def test_mathematical_signs_in_names_are_text(tmp_path):
 
 def test_names_in_any_script(tmp_path):
     assert "数字.tflite" in report(example_measurement(model="数字.tflite"), tmp_path / "r.html").read_text()
+
+
+def test_devices_kinds_profiles_and_failures(tmp_path):
+    profile = Profile(
+        (OpTime("Convolution (NHWC, QC8) IGEMM", 0, 0, 0.9), OpTime("SOFTMAX", 1, None, 0.1, "no kernel <for it>")),
+        1.02,
+        1.0,
+        50,
+    )
+    device = RECORDS[0].device
+    board = dataclasses.replace(device, name="ssh://pi@board", details={"temperature": "50 °C"})
+    rows = [
+        dataclasses.replace(RECORDS[0], profile=profile),
+        dataclasses.replace(RECORDS[0], device=board),
+        dataclasses.replace(RECORDS[0], kind="modelled", device=dataclasses.replace(device, name="ethos-u55-128")),
+        Failure("out/int8.tflite", "adb://x", "The phone must allow this computer."),
+    ]
+    page = report(rows, tmp_path / "r.html").read_text()
+    for heading in ("Accuracy against latency", "Devices side by side", "Time per op"):
+        assert f"<h2>{heading}</h2>" in page
+    for text in (
+        "int8.tflite on adb://x: The phone",
+        "no kernel &lt;for it&gt;",
+        "Modelled,<br>ms",
+        "Temperature",
+        "50 °C",
+    ):
+        assert text in page
+    # Sizes; accuracy by latency and bars for two kinds; two devices of one kind side by side; one profile.
+    assert Page(page).tags.count("svg") == 1 + 2 + 2 + 1 + 1
+    assert len(set(Page(page).ids)) == len(Page(page).ids)
+
+
+def test_failures_alone_are_a_report(tmp_path):
+    page = report(Failure("a.tflite", "local", "No luck."), tmp_path / "r.html").read_text()
+    assert "a.tflite on local: No luck." in page and "No time was measured" in page
+
+
+def test_front_holds_what_nothing_beats():
+    times, values = [3.0, 1.0, 2.0, 2.0, 4.0], [0.9, 0.5, 0.8, 0.7, 0.9]
+    assert pareto_front(times, values) == [1, 2, 0]
 
 
 def test_without_accuracy_and_sparsity(tmp_path):

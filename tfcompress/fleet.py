@@ -70,9 +70,9 @@ def measure_all(
         work(next(iter(groups.values())))
     else:
         threads = [threading.Thread(target=work, args=(group,), daemon=True) for group in groups.values()]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             wait_for(threads)
         except KeyboardInterrupt as error:
             stop.set()
@@ -143,7 +143,8 @@ def wait_for(threads: Sequence[threading.Thread], seconds: float | None = None) 
     left = seconds
     while any(thread.is_alive() for thread in threads) and (left is None or left > 0):
         for thread in threads:
-            thread.join(0.1)
+            if thread.is_alive():  # Ctrl-C may have come before the last was started
+                thread.join(0.1)
         left = None if left is None else left - 0.1 * len(threads)
 
 

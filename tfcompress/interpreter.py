@@ -81,9 +81,7 @@ def open_model(
         ...
         tfcompress.errors.ModelError: A TFLite model has 'TFL3' at byte 4. Received: the model bytes without it. ...
     """
-    return Model(
-        source, threads=threads, reset_state=reset_state, keep_all=keep_all, xnnpack=xnnpack, debug=debug
-    )
+    return Model(source, threads=threads, reset_state=reset_state, keep_all=keep_all, xnnpack=xnnpack, debug=debug)
 
 
 def read_model(source: str | os.PathLike | bytes) -> tuple[str, bytes]:

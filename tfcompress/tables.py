@@ -206,7 +206,8 @@ def csv_row(result: Any) -> dict[str, Any]:
     if result.latency is not None:
         row |= {prefix + name: getattr(result.latency, name) for name in times}
     row |= {
-        prefix + name: getattr(result, name) for name in ("peak_bytes", "runtime_bytes", "run_bytes", "activation_bytes")
+        prefix + name: getattr(result, name)
+        for name in ("peak_bytes", "runtime_bytes", "run_bytes", "activation_bytes")
     }
     row |= {f"{result.kind} {name}": value for name, value in result.estimates.items()}
     row |= {name: getattr(result.settings, name) for name in ("threads", "xnnpack", "api", "accelerator", "runs")}

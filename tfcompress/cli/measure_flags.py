@@ -44,7 +44,10 @@ def measure_flags() -> flags.FlagValues:
         flags.DEFINE_bool(name, default, help_, flag_values=values)
 
     flags.DEFINE_list("model", None, "one or several .tflite files", flag_values=values)
-    text("data", "labelled data: .npz with x and y, a folder with one sub-folder of images per class, or path.py:function")
+    text(
+        "data",
+        "labelled data: .npz with x and y, a folder with one sub-folder of images per class, or path.py:function",
+    )
     flags.DEFINE_list(
         "device",
         ["local"],

@@ -63,9 +63,7 @@ class Compiled:
             "gpu": HardwareAccelerator.GPU | HardwareAccelerator.CPU,
             "npu": HardwareAccelerator.NPU,
         }[accelerator]
-        options = Options(
-            hardware_accelerators=chosen, cpu_options=CpuOptions(num_threads=threads, kernel_mode=mode)
-        )
+        options = Options(hardware_accelerators=chosen, cpu_options=CpuOptions(num_threads=threads, kernel_mode=mode))
         try:
             with native_stderr_silenced(debug=debug):
                 self._model = CompiledModel.from_file(path, options=options)

@@ -19,7 +19,9 @@ OPERATOR = 2
 DELEGATED = 8  # DELEGATE_PROFILED_OPERATOR_INVOKE_EVENT: one kernel inside a delegated part
 INVOKE = "Invoke"
 MICROSECOND_MS = 1e-3
-CUT_OFF_US = 0.5  # of each of XNNPACK's times, which it cuts to whole microseconds (xnn_get_elapsed_time): half on average
+CUT_OFF_US = (
+    0.5  # of each of XNNPACK's times, which it cuts to whole microseconds (xnn_get_elapsed_time): half on average
+)
 SHARE = 4  # the fastest quarter of the runs counts
 
 # tensorflow/lite/delegates/xnnpack/README.md: ops with a float32 kernel, and those of them with one for int8.
