@@ -1,9 +1,9 @@
 """How many ARM64 instructions one inference takes: a cost that repeats where the time of an emulator means nothing.
 
-``python benchmarks/instructions.py --model=float.tflite,int8.tflite --cpu=cortex-a72,cortex-a76``. The dynamic qemu-user of
-Debian runs Python and LiteRT of the device lab (docs/devices.md) with a plugin that counts; the lab must have been
-built, and root is needed to show LiteRT the features of the processor in /proc/cpuinfo. The result is
-one number per file: the same file gives the same number within 1 % (0 to 0.2 % seen). It is emulated and never compared with a time:
+``python benchmarks/instructions.py --model=float.tflite,int8.tflite --cpu=cortex-a72,cortex-a76``. The dynamic
+qemu-user of Debian runs Python and LiteRT of the device lab (docs/devices.md) with a plugin that counts; the lab must
+have been built, and root is needed to show LiteRT the features of the processor in /proc/cpuinfo. The result is one
+number per file; the same file gives the same within 1 % (0 to 0.2 % seen). It is emulated and never compared with a time:
 instructions say nothing of caches and of what runs at once.
 """
 
