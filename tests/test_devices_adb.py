@@ -1,7 +1,10 @@
 """Android phones: a real adbd behind the real adb client, with Python of its own or with benchmark_model."""
 
 import contextlib
+import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -261,6 +264,29 @@ def test_runner_dies_in_the_middle(lab, phone, adb):
     assert f"on {phone.name} was ended by SIGKILL" in str(error)
     assert not phone.processes("python")
     assert jobs(phone) == before
+
+
+@lab_only
+def test_ctrl_c_leaves_no_process_or_file_on_the_phone(lab, phone, adb, tmp_path):
+    code = "import sys; from tfcompress.cli import main; sys.exit(main())"
+    line = [sys.executable, "-c", code, "measure", f"--model={lab.data / RESNET}", f"--device={phone.name}"]
+    child = subprocess.Popen(
+        [*line, "--runs=1000000", "--warmup=0", f"--json={tmp_path / 'r.json'}"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + PATIENCE
+    while not (agents := list(phone.processes("devices.agent"))) and time.monotonic() < until:
+        time.sleep(0.1)
+    job = Path(os.readlink(f"/proc/{agents[0]}/cwd"))
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=PATIENCE)
+    assert child.returncode == 130, said
+    assert json.loads((tmp_path / "r.json").read_text())[0]["interrupted"] is True
+    assert not phone.processes("python")
+    assert job.name.startswith("job-") and not job.exists()
 
 
 @lab_only

@@ -131,7 +131,9 @@ class BenchmarkModel(Board):
         began, blocks = time.perf_counter(), []
         self._is_stopped = False
         for start in range(0, samples, AT_ONCE):
-            blocks.append(self._answer(request, files["model"], ins, outs, [feed[start : start + AT_ONCE] for feed in feeds]))
+            blocks.append(
+                self._answer(request, files["model"], ins, outs, [feed[start : start + AT_ONCE] for feed in feeds])
+            )
             if progress is not None:
                 progress(min(start + AT_ONCE, samples), samples)
             if self._is_stopped:
@@ -140,7 +142,12 @@ class BenchmarkModel(Board):
         with open(target, "wb") as file:
             np.savez(file, **found)  # type: ignore[arg-type]
         done = len(next(iter(found.values())))
-        answer = {"samples": done, "seconds": round(time.perf_counter() - began, 6), "state": "none", "peak_bytes": None}
+        answer = {
+            "samples": done,
+            "seconds": round(time.perf_counter() - began, 6),
+            "state": "none",
+            "peak_bytes": None,
+        }
         return {**answer, **({"interrupted": True} if done < samples else {})}
 
     def _answer(
@@ -165,7 +172,7 @@ class BenchmarkModel(Board):
             shapes = ":".join(",".join(map(str, (1, *feed.shape[1:]))) for feed in feeds)
             values = ",".join(f"in{number}:{job}/one{number}" for number in range(len(ins)))
             cut = " && ".join(
-                f"dd if={job}/in{number} of={job}/one{number} bs={feed[:1].nbytes} skip=$i count=1 2>/dev/null"
+                f"tail -c +$((i*{feed[:1].nbytes}+1)) {job}/in{number} | head -c {feed[:1].nbytes} > {job}/one{number}"
                 for number, feed in enumerate(feeds)
             )
             flags = (
