@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -74,13 +75,11 @@ def test_int8_model_answers_alike_on_both_boards_and_here(lab, boards, monkeypat
     x, y = data["x_test"].astype(np.float32), data["y_test"]
     model = lab.data / RESNET
     feeds = tmp_path / "in.npz"
-    np.savez(feeds, **{"input_1_int8": (data["x_test"].astype(np.int16) - 128).astype(np.int8)})
+    np.savez(feeds, input_1_int8=(data["x_test"].astype(np.int16) - 128).astype(np.int8))
     described = LocalDevice().run(SHORT, {"model": model}, {})
     assert [info["name"] for info in described["inputs"]] == ["input_1_int8"]
     reference = tmp_path / "reference.npz"
-    LocalDevice().run(
-        {"kind": "outputs", "workers": 1}, {"model": model, "inputs": feeds}, {"outputs": reference}
-    )
+    LocalDevice().run({"kind": "outputs", "workers": 1}, {"model": model, "inputs": feeds}, {"outputs": reference})
     (output,) = described["outputs"]
     raw = np.load(reference)[output["name"]].astype(np.float32)
     np.savez(reference, **{output["name"]: (raw - output["zero_point"]) * np.float32(output["scale"])})
@@ -95,10 +94,32 @@ def test_int8_model_answers_alike_on_both_boards_and_here(lab, boards, monkeypat
         assert record.accuracy == here.accuracy
         assert record.samples == 500
         assert record.reference.same_answers == 1.0
-        assert record.reference.max_steps == 0.0
+        # SOFTMAX stays off XNNPACK and takes its exp from each system's C library: one output in thousands may round
+        # the other way. The next test has no such op and no such tolerance.
+        assert record.reference.max_steps <= 1.0
+        assert record.reference.mean_steps < 0.001
         assert (record.device.name, record.kind, record.settings.xnnpack) == (name, "emulated", True)
         assert "aarch64" in record.device.os
         assert record.device.python.startswith("3.11")
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a72", "cortex-a76"])
+def test_int8_outputs_are_equal_bit_by_bit(cpu, lab, boards, tmp_path):
+    windows = np.random.default_rng(0).integers(-128, 128, (200, 640), np.int8)
+    model, inputs = lab.data / "mlperf_ad/ad01_int8.tflite", tmp_path / "in.npz"
+    described = LocalDevice().run(SHORT, {"model": model}, {})
+    np.savez(inputs, **{described["inputs"][0]["name"]: windows})
+    answers = []
+    with opened(boards[cpu]) as board:
+        for device in (LocalDevice(), board):
+            found = tmp_path / f"{device.name[:3]}.npz"
+            answer = device.run({"kind": "outputs"}, {"model": model, "inputs": inputs}, {"outputs": found})
+            assert answer["samples"] == 200
+            answers.append(np.load(found)[described["outputs"][0]["name"]])
+    here, there = answers
+    assert here.dtype == there.dtype == np.int8
+    assert len(np.unique(here)) > 50
+    np.testing.assert_array_equal(here, there)
 
 
 def test_command_line_measures_over_ssh_and_profiles(lab, boards, monkeypatch, capsys):
@@ -194,8 +215,6 @@ def test_nobody_listens_and_no_such_host(lab):
 
 def test_host_that_never_answers(lab):
     with contextlib.ExitStack() as stack:
-        import socket
-
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1))
         address = Ssh("127.0.0.1", port=silent.getsockname()[1])
         channel = SshChannel(address, client=["ssh", "-F", "none"], connect_seconds=1)
@@ -289,7 +308,7 @@ def test_an_end_leaves_no_process_port_or_file(number, spare_board, tmp_path):
     assert job.name.startswith("job-")
     assert job.is_dir()
     child.send_signal(number)
-    out, said = child.communicate(timeout=PATIENCE)
+    _, said = child.communicate(timeout=PATIENCE)
     wait_until(lambda: not spare_board.processes("python"), "the end of the processes")
     wait_until(lambda: not job.exists(), "the end of the job's folder")
     if number == signal.SIGINT:

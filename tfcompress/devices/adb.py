@@ -123,7 +123,9 @@ class AdbChannel:
         phones = listed_phones()
         if self._asked and all(phone.serial != self._asked for phone in phones):
             if not NETWORK.fullmatch(self._asked):
-                raise DeviceError(f"adb knows no phone {self._asked}. Received: {_names(phones)}. Check the cable and the serial.")
+                raise DeviceError(
+                    f"adb knows no phone {self._asked}. Received: {_names(phones)}. Check the cable and the serial."
+                )
             phones = self._connect(self._asked)
         chosen = [phone for phone in phones if self._asked in (None, phone.serial)]
         usable = [phone for phone in chosen if phone.state == "device"]
@@ -137,7 +139,9 @@ class AdbChannel:
             state = chosen[0].state
             raise DeviceError(f"The phone {chosen[0].serial} {STATES.get(state, f'is in the state {state}')}.")
         if chosen:
-            raise DeviceError(f"None of the phones can be used. Received: {_names(chosen)}. Unlock them, plug them in again.")
+            raise DeviceError(
+                f"None of the phones can be used. Received: {_names(chosen)}. Unlock them, plug them in again."
+            )
         raise DeviceError("adb knows no phone. Plug one in and switch USB debugging on; 'adb devices' lists it then.")
 
     def _connect(self, serial: str) -> list[Listed]:
@@ -160,7 +164,7 @@ class AdbChannel:
         Raises:
             DeviceError: the phone cannot be used, or the connection was lost.
         """
-        marked = f"({script}\n)\necho \"{MARK} $?\""
+        marked = f'({script}\n)\necho "{MARK} $?"'
         ended = command([CLIENT, "-s", self.serial, "shell", marked], timeout_seconds=timeout_seconds)
         text, mark, code = ended.text.replace("\r\n", "\n").rpartition(f"{MARK} ")
         if not mark or not code.strip().isdigit():
@@ -211,11 +215,11 @@ def phone_details(channel: AdbChannel) -> dict[str, str]:
         channel: the way there.
     """
     names = {**PROPERTIES, **{name: name for name in SOC_PROPERTIES}}
-    script = "".join(f"echo \"{key}=$(getprop {name})\"\n" for key, name in names.items())
+    script = "".join(f'echo "{key}=$(getprop {name})"\n' for key, name in names.items())
     script += (
         "dumpsys battery 2>/dev/null | sed 's/^ */battery./'\n"
         "for zone in /sys/class/thermal/thermal_zone*; do "
-        "[ -r $zone/temp ] && echo \"thermal=$(cat $zone/temp 2>/dev/null)\"; done; true"
+        '[ -r $zone/temp ] && echo "thermal=$(cat $zone/temp 2>/dev/null)"; done; true'
     )
     text = channel.run(script).text
     pairs = [line.replace(": ", "=", 1).partition("=") for line in text.splitlines()]

@@ -20,7 +20,7 @@ from ..errors import DeviceError
 from ..tensors import TensorInfo
 from .adb import AdbChannel, phone_details
 from .addresses import Adb
-from .benchmark_output import delegate_nodes, latency_of, peak_bytes, profile_of, summary_of
+from .benchmark_output import check_accelerator, delegate_nodes, latency_of, peak_bytes, profile_of, summary_of
 from .board import Board, sha256_of
 from .conversation import Progress
 
@@ -131,7 +131,9 @@ class BenchmarkModel(Board):
         began, blocks = time.perf_counter(), []
         self._is_stopped = False
         for start in range(0, samples, AT_ONCE):
-            blocks.append(self._answer(request, files["model"], ins, outs, [feed[start : start + AT_ONCE] for feed in feeds]))
+            blocks.append(
+                self._answer(request, files["model"], ins, outs, [feed[start : start + AT_ONCE] for feed in feeds])
+            )
             if progress is not None:
                 progress(min(start + AT_ONCE, samples), samples)
             if self._is_stopped:
@@ -140,7 +142,12 @@ class BenchmarkModel(Board):
         with open(target, "wb") as file:
             np.savez(file, **found)  # type: ignore[arg-type]
         done = len(next(iter(found.values())))
-        answer = {"samples": done, "seconds": round(time.perf_counter() - began, 6), "state": "none", "peak_bytes": None}
+        answer = {
+            "samples": done,
+            "seconds": round(time.perf_counter() - began, 6),
+            "state": "none",
+            "peak_bytes": None,
+        }
         return {**answer, **({"interrupted": True} if done < samples else {})}
 
     def _answer(
@@ -152,6 +159,7 @@ class BenchmarkModel(Board):
         feeds: list[np.ndarray],
     ) -> list[np.ndarray]:
         """Returns each output of a few samples."""
+        self._prepare()
         count = len(feeds[0])
         job = f"{self._folder}/{self._job}"
         sizes = [int(np.prod([size or 1 for size in info.shape])) * info.dtype.itemsize for info in outs]
@@ -164,7 +172,7 @@ class BenchmarkModel(Board):
             shapes = ":".join(",".join(map(str, (1, *feed.shape[1:]))) for feed in feeds)
             values = ",".join(f"in{number}:{job}/one{number}" for number in range(len(ins)))
             cut = " && ".join(
-                f"dd if={job}/in{number} of={job}/one{number} bs={feed[:1].nbytes} skip=$i count=1 2>/dev/null"
+                f"tail -c +$((i*{feed[:1].nbytes}+1)) {job}/in{number} | head -c {feed[:1].nbytes} > {job}/one{number}"
                 for number, feed in enumerate(feeds)
             )
             flags = (
@@ -225,6 +233,7 @@ class BenchmarkModel(Board):
         placed = self.channel.run(f"sha256sum {self._folder}/files/{sha256_of(model)}").text.split()
         if placed[:1] != [sha256_of(model)]:
             raise DeviceError(f"The model on {self.name} must be the one that was sent. Clear the cache and try again.")
+        check_accelerator(ended.text, str(request.get("accelerator", "cpu")), self.name)
         summary_of(ended.text, self.name)  # refuses what did not come to its end
         if ended.code != 0:
             raise DeviceError(f"benchmark_model on {self.name} ended with exit code {ended.code}. Run it again.")

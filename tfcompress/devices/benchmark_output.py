@@ -15,7 +15,7 @@ from ..errors import DeviceError
 from ..figures import Latency
 from ..profiles import OpTime, Profile
 
-__all__ = ["latency_of", "profile_of", "summary_of"]
+__all__ = ["check_accelerator", "latency_of", "profile_of", "summary_of"]
 
 STATISTICS = re.compile(r"count=(\d+)\b(.*)")
 PAIR = re.compile(r"(\w+)=([\d.e+]+)")
@@ -28,6 +28,7 @@ ROW = re.compile(
     rf"^(?P<type>.+?), (?:{NUMBER}, )?(?P<first>{NUMBER}), (?P<avg>{NUMBER}), {NUMBER}%, {NUMBER}%, {NUMBER}, "
     r"(?P<times>\d+), (?P<name>.*)$"
 )
+NOT_TAKEN = re.compile(r"Though (\S+) delegate is explicitly applied, the model graph will not be")
 NODE = re.compile(r":(\d+)$")
 DELEGATE_NODE = re.compile(r"^TfLite\w*Delegate\w*$|Delegate$")
 
@@ -67,6 +68,27 @@ def summary_of(text: str, place: str) -> dict[str, float]:
     return {**found, "init": float(summary[1]), "first": float(summary[2])}
 
 
+def check_accelerator(text: str, accelerator: str, place: str) -> None:
+    """Refuses with a ``DeviceError`` a run in which the GPU or NPU took over no part of the model.
+
+    Args:
+        text: what the program printed.
+        accelerator: "cpu", "gpu" or "npu".
+        place: how messages name the device.
+
+    Example:
+        >>> check_accelerator("Though GPU delegate is explicitly applied, the model graph will not be", "gpu", "adb://X1")
+        Traceback (most recent call last):
+        ...
+        tfcompress.errors.DeviceError: The GPU of adb://X1 must take over some of the model. Received: no operation of it...
+    """
+    if accelerator != "cpu" and NOT_TAKEN.search(text):
+        raise DeviceError(
+            f"The {accelerator.upper()} of {place} must take over some of the model. Received: no operation of it was "
+            "taken. Leave --accelerator out."
+        )
+
+
 def latency_of(text: str, place: str, *, warmup_runs: int) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns a latency as JSON has it, and what has to be said of it.
 
@@ -79,7 +101,11 @@ def latency_of(text: str, place: str, *, warmup_runs: int) -> tuple[dict[str, An
         DeviceError: the program did not come to its end.
     """
     found = summary_of(text, place)
-    note = {} if "median" in found else {"latency": "mean in place of the median, which this benchmark_model does not tell"}
+    note = (
+        {}
+        if "median" in found
+        else {"latency": "mean in place of the median, which this benchmark_model does not tell"}
+    )
     latency = Latency(
         median_ms=found.get("median", found["avg"]) / 1000,
         p90_ms=None,
@@ -151,8 +177,8 @@ def profile_of(table: str, *, plain_ms: float, runs: int, place: str) -> Profile
             in_order = "Run Order" in line  # the other tables repeat its rows
         match = ROW.match(line.strip()) if in_order else None
         if match:
-            node = NODE.search(match["name"])
-            rows.append((match["type"], int(node[1]) if node else 0, float(match["avg"]), "Delegate/" in match["name"]))
+            end = NODE.search(match["name"])
+            rows.append((match["type"], int(end[1]) if end else 0, float(match["avg"]), "Delegate/" in match["name"]))
     kernels = [row for row in rows if row[3]]
     own = [row for row in rows if not row[3]]
     whole_ms = sum(ms for _, _, ms, _ in own) or sum(ms for _, _, ms, _ in kernels)

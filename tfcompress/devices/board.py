@@ -25,7 +25,16 @@ __all__ = ["Board", "CachedFile", "sha256_of"]
 
 TIMEOUT_SECONDS = 3600.0
 BLOCK = 1 << 20
-SIGNALS = {129: "SIGHUP", 130: "SIGINT", 134: "SIGABRT", 135: "SIGBUS", 136: "SIGFPE", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
+SIGNALS = {
+    129: "SIGHUP",
+    130: "SIGINT",
+    134: "SIGABRT",
+    135: "SIGBUS",
+    136: "SIGFPE",
+    137: "SIGKILL",
+    139: "SIGSEGV",
+    143: "SIGTERM",
+}
 FULL = re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE)
 
 
@@ -177,9 +186,9 @@ class Board:
 
     def _make_folders(self) -> None:
         script = (
-            f"cache={self.channel.cache} && mkdir -p \"$cache/files\" \"$cache/{self._job}\" && "
-            f"cd \"$cache\" && echo \"folder $(pwd)\" && ls files | sed 's/^/file /'; "
-            "echo \"machine $(uname -m) $(cat /proc/sys/kernel/arch 2>/dev/null)\"; [ -d files ]"
+            f'cache={self.channel.cache} && mkdir -p "$cache/files" "$cache/{self._job}" && '
+            f'cd "$cache" && echo "folder $(pwd)" && ls files | sed \'s/^/file /\'; '
+            'echo "machine $(uname -m) $(cat /proc/sys/kernel/arch 2>/dev/null)"; [ -d files ]'
         )
         lines = self._checked(script).text.replace("\r", "").splitlines()
         self._folder = next((line[7:] for line in lines if line.startswith("folder ")), "")

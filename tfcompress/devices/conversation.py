@@ -107,7 +107,9 @@ def command(
         return Ended(code, kept.read(), said.read().decode("utf-8", "replace"))
 
 
-def start(arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, **streams: Any) -> subprocess.Popen:
+def start(
+    arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, **streams: Any
+) -> subprocess.Popen:
     """Starts a client program in a session of its own."""
     try:
         return subprocess.Popen(list(arguments), start_new_session=True, env=environment, **streams)
@@ -118,7 +120,9 @@ def start(arguments: Sequence[str], *, environment: Mapping[str, str] | None = N
             "Received: none on the PATH."
         ) from error
     except PermissionError as error:
-        raise errors.DeviceError(f"The program {arguments[0]!r} must be executable. Received: {error.strerror}.") from error
+        raise errors.DeviceError(
+            f"The program {arguments[0]!r} must be executable. Received: {error.strerror}."
+        ) from error
 
 
 def end(process: subprocess.Popen) -> None:
@@ -151,7 +155,7 @@ class Conversation:
         environment: Mapping[str, str] | None = None,
         debug: bool = False,
     ):
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``answer``
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._process = start(
             arguments,
@@ -178,7 +182,9 @@ class Conversation:
         """Asks the agent to answer with what it has; from any thread."""
         self._send(b"stop\n")
 
-    def answer(self, *, timeout_seconds: float, progress: Progress | None = None) -> tuple[dict[str, Any] | None, Ended]:
+    def answer(
+        self, *, timeout_seconds: float, progress: Progress | None = None
+    ) -> tuple[dict[str, Any] | None, Ended]:
         """Waits for the answer and returns it, None without one, and how the client ended.
 
         The first Ctrl-C asks the agent for what it has, the second one leaves.
@@ -253,10 +259,14 @@ def checked_answer(answer: Mapping[str, Any], sha256: Mapping[str, str], *, plac
         tfcompress.errors.DeviceError: The answer of ssh://pi@board must be about the model that was sent. ...
     """
     if answer.get("complete") is not True:
-        raise errors.DeviceError(f"The answer of {place} must have its end marker. Received: one without. Run it again.")
+        raise errors.DeviceError(
+            f"The answer of {place} must have its end marker. Received: one without. Run it again."
+        )
     if "error" in answer:
         kind = getattr(errors, str(answer["error"]), errors.DeviceError)
-        raise (kind if issubclass(kind, errors.TfcompressError) else errors.DeviceError)(f"{place}: {answer['message']}")
+        raise (kind if issubclass(kind, errors.TfcompressError) else errors.DeviceError)(
+            f"{place}: {answer['message']}"
+        )
     for key, digest in sha256.items():
         received = answer.get("sha256", {}).get(key)
         if received != digest:

@@ -72,7 +72,7 @@ def find(channel: Channel, folder: str) -> list[Python]:
     names = " ".join(["python3", *(f"python3.{minor}" for minor in range(NEWEST, 8, -1))])
     script = (
         f"for name in {shlex.quote(folder)}/venv/bin/python {names}; do "
-        f"command -v \"$name\" >/dev/null 2>&1 && \"$name\" -c {shlex.quote(PROBE)} 2>/dev/null && break; done; true"
+        f'command -v "$name" >/dev/null 2>&1 && "$name" -c {shlex.quote(PROBE)} 2>/dev/null && break; done; true'
     )
     found: dict[str, Python] = {}
     for line in channel.run(script).text.replace("\r", "").splitlines():
@@ -158,7 +158,9 @@ def make(channel: Channel, folder: str, found: Sequence[Python]) -> None:
     with tempfile.TemporaryDirectory(prefix="tfcompress-") as scratch:
         wheels = download(python, Path(scratch))
         channel.run(f"rm -rf {shlex.quote(venv)}")
-        _checked(channel, f"{shlex.quote(python.path)} -m venv --without-pip {shlex.quote(venv)}", "make an environment")
+        _checked(
+            channel, f"{shlex.quote(python.path)} -m venv --without-pip {shlex.quote(venv)}", "make an environment"
+        )
         site = f"{venv}/lib/python{python.version[0]}.{python.version[1]}/site-packages"
         for wheel in wheels:
             target = f"{venv}/{wheel.name}"

@@ -109,6 +109,8 @@ def open_cache(name: str) -> "Iterator[Board]":
     elif isinstance(address, Adb):
         channel = AdbChannel(address)
     else:
-        raise ValueError(f"Boards (ssh://) and phones (adb://) keep files. Received: device={name!r}.")
+        raise ValueError(  # noqa: TRY004 - a name, not a type
+            f"Boards (ssh://) and phones (adb://) keep files. Received: device={name!r}."
+        )
     with contextlib.closing(Board(channel)) as board:
         yield board

@@ -173,9 +173,8 @@ def outputs_of(request: Mapping[str, Any]) -> dict[str, Any]:
                 interpreter.reset()
 
     _quietly(work, request["name"])
-    np.savez(
-        request["outputs"], **{i["name"]: np.concatenate(kept) for i, kept in zip(known["outputs"], found, strict=True)}
-    )  # type: ignore[arg-type]
+    answers = {info["name"]: np.concatenate(kept) for info, kept in zip(known["outputs"], found, strict=True)}
+    np.savez(request["outputs"], **answers)  # type: ignore[arg-type]
     stateful = any(name in ("UNIDIRECTIONAL_SEQUENCE_LSTM", "SVDF", "VAR_HANDLE") for name in known["operations"])
     state = "none" if not stateful else "reset" if request["reset_state"] else "carried"
     return {"samples": total, "seconds": 0.0, "state": state}
