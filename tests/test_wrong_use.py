@@ -38,7 +38,9 @@ def test_a_model_that_was_not_built(name):
 
 
 @each_callback
-@pytest.mark.parametrize("layers", ["nothing*", ["*", "nothing"], lambda path, layer: False], ids=str)
+@pytest.mark.parametrize(
+    "layers", ["nothing*", ["*", "nothing"], lambda path, layer: False], ids=["name", "list", "function"]
+)
 def test_layers_that_do_not_exist(name, layers):
     model = dense()
     with pytest.raises(ValueError, match="must match a layer|must choose at least one layer"):

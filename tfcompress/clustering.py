@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from . import constraints, interception, layer_choice, phases, recovery
+from .backend import check_backend
 from .masking import check_built
 from .pruning import prunable_weights
-from .qat import check_backend
 
 __all__ = ["WeightClustering", "centroids"]
 

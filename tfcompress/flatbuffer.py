@@ -418,7 +418,7 @@ def new_operator(model: Any, name: str, inputs: list[int], outputs: list[int]) -
 def add_constant(model: Any, values: np.ndarray) -> int:
     """Adds a tensor of these int32 values to the main subgraph and returns its index."""
     graph, tensor = model.subgraphs[0], schema().TensorT()
-    tensor.name, tensor.buffer = b"shape", new_buffer(model, values)
+    tensor.name, tensor.buffer = f"shape_{len(graph.tensors)}".encode(), new_buffer(model, values)
     tensor.shape, tensor.type = np.array(values.shape, np.int32), schema().TensorType.INT32
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from . import averages, constraints, interception, layer_choice, masks, phases, recovery, schedules
+from .backend import check_backend
 from .errors import TrainingError
 from .layer_choice import Layers
-from .qat import check_backend
 
 __all__ = ["MaskedTraining", "check_built", "check_scope"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from . import interception, layer_choice, phases, recovery
+from .backend import check_backend
 from .errors import TrainingError
 from .masking import check_built
-from .qat import check_backend
 
 __all__ = ["L1Penalty"]
 
