@@ -8,8 +8,11 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from . import calibration as calibrating
 from . import (
@@ -175,6 +178,7 @@ def convert(
     origins: dict[str, str] = {}
     repairs: tuple[repairing.Step, ...] = ()
     doubts = None
+    expected: Future[list[np.ndarray]] | None = None
     points = PointCounts()
     tflite = lowered.content
     if chosen.integer:
@@ -206,7 +210,10 @@ def convert(
                 for name, pair in (measured.ranges if measured else {}).items()
                 if name not in lowered.trained
             }
-        tflite = quantization.quantize(hub, found, chosen, rules=precision_rules, backend=quantizer, debug=debug)
+        with ThreadPoolExecutor(1) as background:  # the quantizer leaves all cores but one to the source model's answers
+            if samples is not None:
+                expected = background.submit(lowered.reference, samples.first())
+            tflite = quantization.quantize(hub, found, chosen, rules=precision_rules, backend=quantizer, debug=debug)
     elif repair:
         raise ValueError(f"Repairs are for integer targets. Received: target={chosen.name!r}. Leave repair out.")
     elif source.kind in _LOWERED_IN_FLOAT:
@@ -227,7 +234,9 @@ def convert(
         raise StrictError(_left_in_float(tflite, chosen, forbidden))
     parity = None
     if samples is not None:
-        parity = verification.parity(tflite, lowered.outputs, lowered.reference, samples.first(), debug=debug)
+        first = samples.first()
+        answers = expected.result() if expected is not None else lowered.reference(first)
+        parity = verification.parity(tflite, lowered.outputs, answers, first, debug=debug)
     else:
         verification.run_once(tflite, debug=debug)
     if doubts:

@@ -212,7 +212,7 @@ def run_once(content: bytes, *, debug: bool = False) -> None:
 def parity(
     content: bytes,
     outputs: tuple[str, ...],
-    reference: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]],
+    expected: Sequence[np.ndarray],
     batch: Mapping[str, np.ndarray],
     *,
     debug: bool = False,
@@ -221,8 +221,8 @@ def parity(
 
     Args:
         content: the bytes of the file.
-        outputs: signature names of the outputs, in the order of the reference's results.
-        reference: the source model, from arrays by input name to a list of float arrays.
+        outputs: signature names of the outputs, in the order of ``expected``.
+        expected: the source model's answers to ``batch``, float arrays.
         batch: samples by input name, (n, ...), float or integer as the source model takes them.
         debug: whether the interpreter's log lines are shown. Default: False.
     """
@@ -231,7 +231,6 @@ def parity(
     model = open_model(content, debug=debug)
     answers = model.run(dict(batch))
     steps = {output.name: output.scale for output in model.outputs}
-    expected = reference(batch)
     largest, total, count, agreements = 0.0, 0.0, 0, []
     for name, wanted in zip(outputs, expected, strict=True):
         got = np.asarray(answers[name], np.float64)
