@@ -210,7 +210,9 @@ def convert(
                 for name, pair in (measured.ranges if measured else {}).items()
                 if name not in lowered.trained
             }
-        with ThreadPoolExecutor(1) as background:  # the quantizer leaves all cores but one to the source model's answers
+        with ThreadPoolExecutor(
+            1
+        ) as background:  # the quantizer leaves all cores but one to the source model's answers
             if samples is not None:
                 expected = background.submit(lowered.reference, samples.first())
             tflite = quantization.quantize(hub, found, chosen, rules=precision_rules, backend=quantizer, debug=debug)

@@ -5,6 +5,7 @@ schema; it neither runs nor converts anything.
 """
 
 import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -416,9 +417,11 @@ def new_operator(model: Any, name: str, inputs: list[int], outputs: list[int]) -
 
 
 def add_constant(model: Any, values: np.ndarray) -> int:
-    """Adds a tensor of these int32 values to the main subgraph and returns its index."""
+    """Adds a tensor of these int32 values, under a name that no other has, to the main subgraph and returns its index."""
     graph, tensor = model.subgraphs[0], schema().TensorT()
-    tensor.name, tensor.buffer = b"shape", new_buffer(model, values)
+    taken = {tensor_name(other) for other in graph.tensors}
+    names = itertools.chain(["shape"], (f"shape_{number}" for number in itertools.count(1)))
+    tensor.name, tensor.buffer = next(name for name in names if name not in taken).encode(), new_buffer(model, values)
     tensor.shape, tensor.type = np.array(values.shape, np.int32), schema().TensorType.INT32
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
