@@ -82,6 +82,7 @@ def test_rules_leave_a_layer_in_float_and_repairs_are_reported(folder):
     [
         ("--observe=logits", "--observe"),
         ("--repair=magic", "magic"),
+        ("--report=account.pdf", "--report must name a .html, .htm, .json, .txt file. Received: 'account.pdf'"),
         ("--rules=/no/such/file.yaml", "/no/such/file.yaml"),
         ("--calibration=/no/such/ranges.json", "/no/such/ranges.json"),
         ("--labels=/no/such/labels.txt", "/no/such/labels.txt"),

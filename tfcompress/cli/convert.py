@@ -17,6 +17,7 @@ from .progress import Progress
 __all__ = ["SUMMARY", "run"]
 
 SUMMARY = "make a .tflite file from a Keras or PyTorch model or a SavedModel"
+REPORTS = (".html", ".htm", ".json", ".txt")
 _EXAMPLE = "{program} --model=model.keras --representative_data=images/ --output=model.tflite"
 
 
@@ -147,7 +148,7 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
     flags.DEFINE_string(
-        "report", None, "also write the account as a self-contained HTML page, layer by layer", flag_values=values
+        "report", None, "also write the account, layer by layer: .html a self-contained page, .json, or .txt", flag_values=values
     )
     flags.DEFINE_string(
         "json", None, "also write the account of the conversion as JSON; - is stdout", flag_values=values
@@ -170,8 +171,8 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     )
     check_exists(values.model)
     check_writable(values.output, overwrite=values.overwrite)
-    if values.report == "-":
-        raise UsageError("--report must name a file. Received: '-'. --help lists the flags.")
+    if values.report and Path(values.report).suffix.lower() not in REPORTS:
+        raise UsageError(f"--report must name a {', '.join(REPORTS)} file. Received: {values.report!r}.")
     for path in (values.json, values.report, values.save_calibration):
         if path and path != "-":
             check_writable(path, overwrite=values.overwrite)
@@ -239,17 +240,29 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         written.append(values.bundle)
     account = result.to_json()
     if wants_layers:
-        from ..reporting.layers import conversion_record, conversion_report
+        from ..reporting.layers import conversion_record
 
         account = conversion_record(result, layers)
-        if values.report:
-            conversion_report(result, values.report, layers=layers, overwrite=values.overwrite)
-            written.append(values.report)
     record = json.dumps({**account, "output": values.output}, indent=2)
+    if values.report:
+        _report(result, layers, record, values)
+        written.append(values.report)
     if values.json and values.json != "-":
         write_atomically(values.json, record + "\n", overwrite=values.overwrite)
     show(record if values.json == "-" else f"{result}\nwrote    {', '.join(written)}")
     return 0
+
+
+def _report(result: Any, layers: tuple, record: str, values: flags.FlagValues) -> None:
+    """Writes the account as what its file's name ends in."""
+    from ..reporting.layers import conversion_report, conversion_text
+
+    suffix = Path(values.report).suffix.lower()
+    if suffix in (".html", ".htm"):
+        conversion_report(result, values.report, layers=layers, overwrite=values.overwrite)
+    else:
+        text = record if suffix == ".json" else conversion_text(result, layers)
+        write_atomically(values.report, text + "\n", overwrite=values.overwrite)
 
 
 def convert_in_child(request: Mapping[str, Any], report: Callable[[int, int | None], None]) -> tuple[Any, tuple]:
