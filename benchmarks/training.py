@@ -1,16 +1,19 @@
 """What pruning and quantization-aware training add to a training step, against TFMOT on tf_keras in the same run.
 
-``python benchmarks/training.py --rounds=3 --json=training.json``. ResNet-8 (32x32) and MobileNetV1-0.25 (96x96), batch 64,
-random pictures. Each framework and each kind of training (float, pruning, QAT) runs in a process of its own, in turns, so
-that peak memory is its own; ratios are taken round by round. A step is the median over all but the first ones.
+``python benchmarks/training.py --rounds=20 --json=training.json``. ResNet-8 (32x32) and MobileNetV1-0.25 (96x96), batch 64,
+random pictures. Each framework and each kind of training (float, pruning, QAT) is a process of its own, so that peak memory
+is its own; all of them are alive at once, and in each round one after the other trains a few steps while the others wait.
+Ratios are taken round by round. The first round, which compiles, and the first step of each turn do not count.
 """
 
+import itertools
 import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -22,13 +25,16 @@ from tfcompress.files import write_atomically
 KINDS = ("float", "pruning", "qat")
 FRAMEWORKS = ("tfcompress", "tfmot")
 MODELS = ("resnet8", "mobilenet")
-BATCH, WARM_UP = 64, 5
+BATCH = 64
+MOST_TIME = {"pruning": 1.03, "qat": 1.2}
+MOST_MEMORY = 1.3
+DURATION = "20 rounds take about DURATION minutes on two cores."
 
 
 def _flags() -> flags.FlagValues:
     values = new_flags()
-    flags.DEFINE_integer("rounds", 3, "interleaved runs of each contender", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("steps", 40, "training steps of a run", lower_bound=10, flag_values=values)
+    flags.DEFINE_integer("rounds", 20, "turns of each contender", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("steps", 6, "training steps of a turn", lower_bound=3, flag_values=values)
     flags.DEFINE_list("models", list(MODELS), "which models", flag_values=values)
     flags.DEFINE_string("json", None, "also write the figures as JSON; - is stdout", flag_values=values)
     flags.DEFINE_string("contender", None, "internal: FRAMEWORK,KIND,MODEL in this process", flag_values=values)
@@ -68,8 +74,8 @@ def mobilenet(keras: Any) -> Any:
     return keras.Model(image, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
-def contend(framework: str, kind: str, name: str, steps: int) -> None:
-    """Trains once and prints the median step in ms and the peak memory in MB."""
+def contend(framework: str, kind: str, name: str, rounds: int, steps: int) -> None:
+    """Trains in turns: after each prints its median step in ms and waits for a line; in the end the peak memory in MB."""
     import numpy as np
 
     callbacks: list[Any] = []
@@ -94,64 +100,129 @@ def contend(framework: str, kind: str, name: str, steps: int) -> None:
         callbacks.append(tfc.QuantizationAwareTraining())
     stamps: list[float] = []
 
-    class Watch(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    class Gate(keras.callbacks.Callback):
+        """Stands before the other callbacks, so that a step is from its begin to the next one's."""
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             stamps.append(time.perf_counter())
+            if len(stamps) > steps:
+                each = [later - earlier for earlier, later in itertools.pairwise(stamps[1:])]
+                print(json.dumps({"ms": statistics.median(each) * 1000}), flush=True)
+                sys.stdin.readline()
+                stamps[:] = [time.perf_counter()]
 
     random = np.random.default_rng(0)
-    x = random.normal(size=(BATCH * steps, *model.input_shape[1:])).astype(np.float32)
-    y = random.integers(0, 10, BATCH * steps)
+    count = (rounds + 1) * steps + 1
+    x = random.normal(size=(BATCH * count, *model.input_shape[1:])).astype(np.float32)
+    y = random.integers(0, 10, BATCH * count)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0, callbacks=[*callbacks, Watch()])
-    each = [later - earlier for earlier, later in zip(stamps[WARM_UP:], stamps[WARM_UP + 1 :], strict=False)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"ms": statistics.median(each) * 1000, "peak_mb": peak}))
+    model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0, callbacks=[Gate(), *callbacks])
+    print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
 
 
-def measure(framework: str, kind: str, name: str, steps: int) -> dict[str, float]:
-    """Returns the figures of one contender, run in a process of its own."""
-    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
-    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"} | ({"TF_USE_LEGACY_KERAS": "1"} if framework == "tfmot" else {})
-    command = [sys.executable, __file__, f"--contender={framework},{kind},{name}", f"--steps={steps}"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{framework} {kind} {name} failed: {done.stderr.strip().splitlines()[-1:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+class Contender:
+    """A process that trains when it is told to."""
+
+    def __init__(self, framework: str, kind: str, name: str, rounds: int, steps: int) -> None:
+        self.title = f"{framework} {kind}"
+        environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+        environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"} | ({"TF_USE_LEGACY_KERAS": "1"} if framework == "tfmot" else {})
+        options = [f"--contender={framework},{kind},{name}", f"--rounds={rounds}", f"--steps={steps}"]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment,
+        )
+
+    def answer(self) -> dict[str, float]:
+        """Returns what the process says next."""
+        for line in self._process.stdout:  # type: ignore[union-attr]
+            if line.startswith("{"):
+                return json.loads(line)
+        self._errors.seek(0)
+        raise SystemExit(f"{self.title} failed: {self._errors.read().strip().splitlines()[-1:]}")
+
+    def go_on(self) -> dict[str, float]:
+        """Lets the process train for a turn, or end; returns what it says."""
+        self._process.stdin.write("\n")  # type: ignore[union-attr]
+        self._process.stdin.flush()  # type: ignore[union-attr]
+        return self.answer()
+
+    def end(self) -> None:
+        """Ends the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+
+def measure(name: str, rounds: int, steps: int) -> dict[str, dict[str, Any]]:
+    """Returns the median steps of each round, "ms", and the peak memory, "peak_mb", of each contender."""
+    contenders: list[Contender] = []
+    try:
+        for framework in FRAMEWORKS:
+            for kind in KINDS:
+                contenders.append(Contender(framework, kind, name, rounds, steps))
+                contenders[-1].answer()
+        found: dict[str, dict[str, Any]] = {each.title: {"ms": []} for each in contenders}
+        for turn in range(rounds):
+            for each in contenders if turn % 2 == 0 else reversed(contenders):
+                found[each.title]["ms"].append(each.go_on()["ms"])
+            print(f"{name} round {turn + 1} of {rounds}", file=sys.stderr)
+        for each in contenders:
+            found[each.title]["peak_mb"] = each.go_on()["peak_mb"]
+    finally:
+        for each in contenders:
+            each.end()
+    return found
+
+
+def report(name: str, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Prints the figures of a model and whether they show what they must; returns both."""
+    table: dict[str, Any] = {}
+    print(
+        f"{name}, batch {BATCH}\n{'':<20}{'median ms':>10}{'x own float':>13}{'quartiles':>14}{'peak MB':>9}{'x own float':>13}"
+    )
+    for title, run in runs.items():
+        base = runs[f"{title.split()[0]} float"]
+        ratios = [mine / other for mine, other in zip(run["ms"], base["ms"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        ms, memory = statistics.median(run["ms"]), run["peak_mb"] / base["peak_mb"]
+        table[title] = {"ms": ms, "x_float": middle, "quartiles": [low, high], "peak_mb": run["peak_mb"]}
+        table[title]["memory_x_float"] = memory
+        between = f"{low:.2f} {high:.2f}"
+        print(f"{title:<20}{ms:>10.1f}{middle:>13.3f}{between:>14}{run['peak_mb']:>9.0f}{memory:>13.2f}")
+    pairs = zip(runs["tfcompress qat"]["ms"], runs["tfmot qat"]["ms"], strict=True)
+    against = statistics.median(ours / theirs for ours, theirs in pairs)
+    claims = {f"{kind} takes at most {most} times a plain step": table[f"tfcompress {kind}"]["x_float"] <= most
+              for kind, most in MOST_TIME.items()}  # fmt: skip
+    claims |= {f"{kind} takes at most {MOST_MEMORY} times the memory": table[f"tfcompress {kind}"]["memory_x_float"]
+               <= MOST_MEMORY for kind in MOST_TIME}  # fmt: skip
+    claims[f"a QAT step takes no longer than TFMOT's ({against:.2f} times)"] = against <= 1
+    for claim, holds in claims.items():
+        print(f"{'yes' if holds else 'NO':<5}{claim}")
+    print()
+    return {"contenders": table, "qat_step_x_tfmot": against, "claims": claims}
 
 
 def main(arguments: list[str]) -> int:
     """Runs the benchmark; returns the exit code."""
     values = _flags()
     if parse(values, arguments, required=()):
-        print(
-            help_text(values, program="training.py", summary=__doc__.splitlines()[0], example="training.py --rounds=3")
-        )
+        summary = f"{(__doc__ or '').splitlines()[0]}\n\n{DURATION}"
+        print(help_text(values, program="training.py", summary=summary, example="training.py --rounds=20"))
         return 0
     if not set(values.models) <= set(MODELS):
         raise UsageError(f"--models must be of {', '.join(MODELS)}. Received: {','.join(values.models)!r}.")
     if values.contender:
-        contend(*values.contender.split(","), values.steps)
+        contend(*values.contender.split(","), values.rounds, values.steps)
         return 0
     record: dict[str, Any] = {"steps": values.steps, "rounds": values.rounds, "batch": BATCH, "models": {}}
     for name in values.models:
-        runs: dict[str, list[dict[str, float]]] = {f"{f} {k}": [] for f in FRAMEWORKS for k in KINDS}
-        for turn in range(values.rounds):
-            for contender in list(runs) if turn % 2 == 0 else list(reversed(runs)):
-                runs[contender].append(measure(*contender.split(), name, values.steps))
-                print(f"{name} round {turn + 1}: {contender:<20}{runs[contender][-1]['ms']:>8.1f} ms", file=sys.stderr)
-        table = {}
-        print(f"{name}, batch {BATCH}\n{'':<22}{'median ms':>10}{'x own float':>13}{'peak MB':>9}{'x own float':>13}")
-        for contender, each in runs.items():
-            base = runs[f"{contender.split()[0]} float"]
-            time_ratio = statistics.median(a["ms"] / b["ms"] for a, b in zip(each, base, strict=True))
-            memory_ratio = statistics.median(a["peak_mb"] / b["peak_mb"] for a, b in zip(each, base, strict=True))
-            ms, peak = (statistics.median(run[key] for run in each) for key in ("ms", "peak_mb"))
-            table[contender] = {"ms": ms, "x_float": time_ratio, "peak_mb": peak, "memory_x_float": memory_ratio}
-            print(f"{contender:<22}{ms:>10.1f}{time_ratio:>13.2f}{peak:>9.0f}{memory_ratio:>13.2f}")
-        pairs = zip(runs["tfcompress qat"], runs["tfmot qat"], strict=True)
-        against = statistics.median(ours["ms"] / theirs["ms"] for ours, theirs in pairs)
-        print(f"one QAT step takes {against:.2f} times TFMOT's\n")
-        record["models"][name] = {"contenders": table, "qat_step_x_tfmot": against}
+        record["models"][name] = report(name, measure(name, values.rounds, values.steps))
     if values.json:
         text = json.dumps(record, indent=2)
         print(text) if values.json == "-" else write_atomically(values.json, text + "\n", overwrite=True)

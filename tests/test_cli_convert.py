@@ -45,13 +45,19 @@ def test_saved_ranges_give_the_same_file_again(folder):
     assert first.returncode == 0, first.stderr
     record = json.loads(first.stdout)
     assert record["output"] == f"{folder}/first.tflite"
-    assert record["layers"]
+    assert {layer["observer"] for layer in record["layers"]} == {"percentile", "min_max"}
+    assert record["calibration"]["sampled"] == 8192
     assert (folder / "account.html").read_text().lower().startswith("<!doctype html>")
     written = {path.name for path in (folder / "device").iterdir()}
     assert any(name.endswith(".tflite") for name in written)
     assert "labels.txt" in written
-    again = convert(folder, *same, f"--calibration={folder}/ranges.json", f"--output={folder}/again.tflite")
+    same_ranges = (*same, f"--calibration={folder}/ranges.json")
+    again = convert(folder, *same_ranges, f"--output={folder}/again.tflite", f"--report={folder}/account.txt")
     assert again.returncode == 0, again.stderr
+    assert "by Percentile(values_per_sample=8192, seed=0, percentile=99.99) on 64 samples" in again.stdout
+    account = (folder / "account.txt").read_text()
+    assert "loses    most in #" in account or "not checked" in account
+    assert account.count(" percentile ") >= 5  # a line for each layer
     assert (folder / "again.tflite").read_bytes() == (folder / "first.tflite").read_bytes()
 
 
@@ -71,10 +77,12 @@ def test_rules_leave_a_layer_in_float_and_repairs_are_reported(folder):
         "--target=cpu-int8",
         f"--representative_data={folder}/x.npy",
         "--repair=auto",
+        f"--report={folder}/account.json",
         f"--output={folder}/repaired.tflite",
     )
     assert done.returncode == 0, done.stderr
     assert "equalization" in done.stdout
+    assert "bytes_by_kind" in json.loads((folder / "account.json").read_text())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
+from tfcompress import flatbuffer
 from tfcompress.clustering import centroids
 
 X, Y = striped_pictures(128)
@@ -67,6 +68,45 @@ def test_the_file_compresses_better():
         tflite = tfc.convert(model, target="cpu-int8", representative_data=X).tflite
         sizes.append(len(gzip.compress(tflite)))
     assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_clusters_and_zeros_survive_quantization_and_conversion():
+    """What a kernel's few values are in the file: a channel has a scale of its own, and so its own few integers."""
+    sizes = []
+    for clusters in (None, 8):
+        keras.utils.set_random_seed(0)
+        layers = keras.layers
+        model = compiled(
+            keras.Sequential(
+                [
+                    keras.Input((8, 8, 2)),
+                    layers.Conv2D(32, 3, use_bias=False, name="stem"),
+                    layers.BatchNormalization(),
+                    layers.ReLU(),
+                    layers.Conv2D(32, 3, activation="relu", name="conv"),
+                    layers.Flatten(),
+                    layers.Dense(3),
+                ]
+            ),
+            jit_compile=False,
+        )
+        fit(model, tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.5, end=8), frequency=1), epochs=2)
+        clustering = [tfc.WeightClustering(clusters)] if clusters else []
+        pruning, qat = tfc.MagnitudePruning(0.5, frequency=1), tfc.QuantizationAwareTraining(begin_epoch=1)
+        fit(model, pruning, *clustering, qat)
+        file = tfc.convert(model, target="cpu-int8")
+        assert file.points.calibrated == 0
+        sizes.append(len(gzip.compress(file.tflite)))
+        parsed = flatbuffer.parse(file.tflite)
+        tensors = parsed.subgraphs[0].tensors
+        kernels = [flatbuffer.constant(parsed, t) for t in tensors if t.shape is not None and len(t.shape) == 4]
+        kernels = [kernel for kernel in kernels if kernel is not None]
+        assert sorted(kernel.shape for kernel in kernels) == [(32, 3, 3, 2), (32, 3, 3, 32)]
+        for kernel in kernels:
+            assert np.mean(kernel == 0) >= 0.5
+            most = max(len(np.unique(channel)) for channel in kernel)
+            assert most <= clusters if clusters else most > 8
+    assert sizes[1] < 0.85 * sizes[0]
 
 
 def test_only_named_layers():

@@ -56,6 +56,39 @@ def test_soft_targets_follow_the_formula(temperature, from_logits):
     assert float(loss) == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_whole_loss_is_that_of_the_formula(teacher):
+    """loss = w * CE + (1 - w) * (T**2 * KL + fw * MSE) + what the student's own layers add, in NumPy."""
+    weight, temperature, feature_weight, penalty = 0.3, 2.0, 0.5, 1e-2
+    student = tiny_cnn()
+    student.get_layer("stem").kernel.regularizer = keras.regularizers.L2(penalty)
+    distiller = tfc.distill(
+        student, teacher, temperature=temperature, student_weight=weight, features={"stem_relu": "features"},
+        feature_weight=feature_weight,
+    )  # fmt: skip
+    # A rate of zero: the loss is that of the weights as they are. BatchNorm answers as in training.
+    distiller.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = distiller.fit(X[:32], Y[:32], batch_size=32, verbose=0).history
+    for layer in student.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 1.0
+    parts = keras.Model(student.inputs[0], [student.outputs[0], student.get_layer("stem_relu").output])
+    logits, features = (np.asarray(values, np.float64) for values in parts(X[:32], training=True))
+    theirs = keras.Model(teacher.inputs[0], [teacher.outputs[0], teacher.get_layer("features").output])
+    taught, wanted = (np.asarray(values, np.float64) for values in theirs(X[:32]))
+
+    def log_softmax(values):
+        return values - np.log(np.sum(np.exp(values), axis=-1, keepdims=True))
+
+    hard = -np.mean(log_softmax(logits)[np.arange(32), Y[:32]])
+    p, q = log_softmax(taught / temperature), log_softmax(logits / temperature)
+    soft = temperature**2 * np.mean(np.sum(np.exp(p) * (p - q), axis=-1))
+    projected = features @ np.asarray(distiller.projections[0].kernel, np.float64)
+    apart = np.mean((wanted - projected) ** 2)
+    own = penalty * np.sum(np.asarray(student.get_layer("stem").kernel, np.float64) ** 2)
+    expected = weight * hard + (1 - weight) * (soft + feature_weight * apart) + own
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-4)  # float32 against float64
+
+
 def test_a_student_comes_close_to_its_teacher(teacher):
     student = tiny_cnn()
     compiled(tfc.distill(student, teacher, student_weight=0.0)).fit(X, Y, epochs=12, batch_size=32, verbose=0)
@@ -122,6 +155,8 @@ def test_wrong_arguments(teacher, options, error, message):
 
 
 def test_models_that_do_not_fit(teacher):
+    with pytest.raises(TrainingError, match="student must be built"):
+        tfc.distill(keras.Sequential([keras.layers.Dense(3)]), teacher)
     with pytest.raises(TrainingError, match="same inputs and outputs"):
         tfc.distill(tiny_cnn(classes=4), teacher)
     with pytest.raises(TrainingError, match="must be a Keras model"):

@@ -17,12 +17,12 @@ RANKS = {
     0: """errors files quiet child shapes schedules masks affine tensors histograms clipping observers overrides
           operators targets precision tables listing metrics differences records ranges measured_ranges scalings
           arrays scripts elements images samples data digits torch_files""",
-    1: "trust signatures legacy fake_quantization rules interception layer_choice phases points costs channels importance removal qat constraints masking pruning channel_pruning clustering penalties waiting distillation zoo",
+    1: "trust backend signatures feeding legacy fake_quantization rules interception layer_choice phases recovery averages points tracking training_state costs channels importance removal constraints masking pruning channel_pruning clustering penalties waiting distillation zoo",
     2: """isolation hdf5 flatbuffer substitutions metadata_tables metadata fingerprints interpreter trial stored roles summaries
           inspection matching pairing detaching losses comparison agreement torch_modules sources constants static_shapes
           subgraphs lowered freezing tracing lowering_keras tensorflow_v1 lowering_tensorflow lowering_tflite
           layouts free_batch torch_examples torch_source lowering suspicion tfrecords calibration converter_calibration recipes quantization repair compatibility
-          verification account ranging conversion""",
+          verification account ranging conversion proof qat""",
     3: "devices measurement",
     4: "shrinking bundle search reporting security",
     5: "__init__ cli demo __main__",

@@ -109,35 +109,77 @@ def wide():
 
 
 @pytest.mark.parametrize(
-    ("mask", "unit"),
-    [(masks.NofM(2, 4), (1, 4)), (masks.Block((1, 4)), (1, 4)), (masks.Block((16, 1)), (16, 1))],
+    ("mask", "sparsity"),
+    [
+        (masks.NofM(2, 4), 0.5),
+        (masks.NofM(1, 4), 0.75),
+        (masks.Block((1, 4)), 0.5),
+        (masks.Block((4, 1)), 0.5),
+        (masks.Block((16, 1), norm="l2"), 0.5),
+    ],
     ids=str,
 )
-def test_patterns_lie_along_the_axes_of_the_file(mask, unit):
+def test_patterns_lie_along_the_axes_of_the_file(mask, sparsity):
     """The zeros of the int8 file, in TFLite's own layout: outputs first, inputs last."""
     model = compiled(wide())
-    fit(model, tfc.MagnitudePruning(0.5, layers=["conv", "up", "hidden"], mask=mask, frequency=1))
-    parsed = flatbuffer.parse(tfc.convert(model, target="cpu-int8", representative_data=X).tflite)
+    fit(model, tfc.MagnitudePruning(sparsity, layers=["conv", "up", "hidden"], mask=mask, frequency=1))
+    kernels = kernels_of(tfc.convert(model, target="cpu-int8", representative_data=X).tflite)
+    found = [(op, kernel) for op, kernel in kernels if np.mean(kernel == 0) > 0.45]
+    assert sorted(op for op, _ in found) == ["CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"]
+    for _, kernel in found:
+        assert_pattern(kernel, mask, sparsity)
+
+
+LAYERS = {
+    "Conv1D": ((16, 8), keras.layers.Conv1D, (16, 3), {}),
+    "grouped": ((8, 8, 16), keras.layers.Conv2D, (16, 3), {"groups": 2}),
+    "DepthwiseConv2D": ((8, 8, 16), keras.layers.DepthwiseConv2D, (4,), {}),
+    "multiplier": ((8, 8, 8), keras.layers.DepthwiseConv2D, (4,), {"depth_multiplier": 2}),
+    "SeparableConv2D": ((8, 8, 8), keras.layers.SeparableConv2D, (32, 4), {"depth_multiplier": 2}),
+    "EinsumDense": ((6, 16), keras.layers.EinsumDense, ("abc,cde->abde", (6, 4, 8)), {}),
+    "EinsumDense of heads": ((6, 4, 8), keras.layers.EinsumDense, ("abde,dec->abc", (6, 16)), {}),
+    "EinsumDense transposed": ((6, 16), keras.layers.EinsumDense, ("abc,dc->abd", (6, 16)), {}),
+    "LSTM": ((5, 16), keras.layers.LSTM, (8,), {"unroll": True}),
+}
+
+
+@pytest.mark.parametrize("mask", [masks.NofM(2, 4), masks.Block((1, 4))], ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_patterns_of_every_layer(name, mask):
+    shape, layer, arguments, options = LAYERS[name]
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(shape), layer(*arguments, **options)])
+    model.compile("sgd", "mse", jit_compile=False)
+    x = np.random.default_rng(0).normal(size=(16, *shape)).astype(np.float32)
+    model.fit(x, np.zeros((16, *model.output_shape[1:])), verbose=0,
+              callbacks=[tfc.MagnitudePruning(0.5, mask=mask, frequency=1)])  # fmt: skip
+    kernels = kernels_of(tfc.convert(model, target="cpu-int8", representative_data=x).tflite)
+    assert len(kernels) == len(prunable_weights(model))
+    for _, kernel in kernels:
+        assert_pattern(kernel, mask, 0.5)
+
+
+def kernels_of(tflite):
+    """Every int8 weight of more than one axis, with the op that reads it."""
+    parsed = flatbuffer.parse(tflite)
     graph = parsed.subgraphs[0]
-    checked = 0
+    found = {}
     for operator in graph.operators:
-        name = flatbuffer.op_name(parsed, operator)
-        position = {"CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}.get(name)
-        if position is None:
-            continue
-        values = flatbuffer.constant(parsed, graph.tensors[int(operator.inputs[position])])
-        matrix = values.reshape(-1, values.shape[-1])
-        if matrix.shape[1] % 4 or matrix.shape[0] % 16 or np.mean(matrix == 0) < 0.45:
-            continue
-        checked += 1
-        if isinstance(mask, masks.NofM):
-            assert ((matrix.reshape(matrix.shape[0], -1, 4) != 0).sum(-1) <= 2).all()
-        else:
-            rows, columns = unit
-            blocks = matrix.reshape(matrix.shape[0] // rows, rows, matrix.shape[1] // columns, columns)
-            empty = (blocks == 0).all(axis=(1, 3))
-            assert empty.mean() == pytest.approx(0.5, abs=0.01)
-    assert checked == 3
+        for index in operator.inputs:
+            values = flatbuffer.constant(parsed, graph.tensors[int(index)]) if int(index) >= 0 else None
+            if values is not None and values.ndim > 1 and values.dtype == np.int8:
+                found[int(index)] = (flatbuffer.op_name(parsed, operator), values)
+    return list(found.values())
+
+
+def assert_pattern(kernel, mask, sparsity):
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    if isinstance(mask, masks.NofM):
+        assert ((matrix.reshape(matrix.shape[0], -1, mask.m) != 0).sum(-1) <= mask.n).all()
+    else:
+        rows, columns = mask.shape
+        blocks = matrix.reshape(matrix.shape[0] // rows, rows, matrix.shape[1] // columns, columns)
+        assert (blocks == 0).all(axis=(1, 3)).mean() == pytest.approx(sparsity, abs=0.01)
 
 
 def test_taylor_importance_ranks_by_the_loss():
@@ -166,6 +208,7 @@ def test_schedules_join_and_wave():
     [
         (lambda: masks.Block((0, 4)), "must be .rows, columns."),
         (lambda: masks.Block(4), "must be .rows, columns."),
+        (lambda: masks.Block((1, 4), norm="max"), "norm must be 'l1' or 'l2'"),
         (lambda: masks.NofM(4, 4), "1 <= n < m"),
         (lambda: tfc.MagnitudePruning(0.5, scope="all"), "scope must be"),
         (lambda: tfc.MagnitudePruning(0.5, scope="global", mask=masks.NofM(2, 4)), "scope='global' needs"),

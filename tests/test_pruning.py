@@ -6,7 +6,7 @@ import pytest
 
 import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
-from tfcompress import masks
+from tfcompress import averages, masks
 from tfcompress.errors import TrainingError
 from tfcompress.pruning import prunable_weights
 
@@ -112,13 +112,60 @@ def test_averaged_weights_stay_sparse():
     assert min(kernel_zeros(model)) >= 0.74
 
 
-def test_restored_weights_are_masked_again():
+@pytest.mark.parametrize("stop_first", [True, False], ids=["stop, pruning", "pruning, stop"])
+def test_dense_weights_that_another_callback_restores_are_masked_with_one_warning(stop_first):
     model = compiled(tiny_cnn())
     stop = keras.callbacks.EarlyStopping("loss", mode="max", patience=9, restore_best_weights=True)  # the first epoch
-    schedule = tfc.schedules.Polynomial(final=0.75, begin=0, end=9)
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.75, begin=0, end=9), frequency=1)
     x, y = striped_pictures(64)
-    model.fit(x, y, epochs=5, verbose=0, callbacks=[stop, tfc.MagnitudePruning(schedule, frequency=1)])
+    with pytest.warns(UserWarning, match="Wrap it in tfcompress.after_schedule") as caught:
+        model.fit(x, y, epochs=5, verbose=0, callbacks=[stop, pruning] if stop_first else [pruning, stop])
+    assert len(caught) == 1
     assert min(kernel_zeros(model)) >= 0.74
+    assert all(variable.constraint is None for variable in model.trainable_variables)
+    model.fit(x, y, epochs=1, verbose=0)  # nothing looks at later fits
+    assert max(kernel_zeros(model)) < 0.5
+
+
+def test_moving_averages_have_the_zeros_too():
+    """Exactly those of the weights, at every step, also while the masks still move."""
+    model = tiny_cnn()
+    model.compile(keras.optimizers.Adam(3e-3, use_ema=True), "mse")
+    x, y = np.random.rand(64, 8, 8, 2).astype("float32"), np.random.rand(64, 3)
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.75, end=6), frequency=1)
+    seen = []
+
+    def watch(batch, logs):
+        for kernel, average in averages.pairs(model.optimizer):
+            if kernel.path.endswith("kernel"):
+                seen.append(np.array_equal(np.asarray(kernel) == 0, np.asarray(average) == 0))
+
+    model.fit(
+        x, y, batch_size=16, epochs=2, verbose=0,
+        callbacks=[pruning, keras.callbacks.LambdaCallback(on_train_batch_end=watch)],
+    )  # fmt: skip
+    assert len(seen) == 8 * 4
+    assert all(seen)
+
+
+def test_sparsity_by_layer_goes_to_history_and_tensorboard(tmp_path):
+    """The event file is read back by TensorFlow's own reader of records."""
+    from tensorflow.core.util import event_pb2
+    from tensorflow.data import TFRecordDataset
+
+    model = compiled(tiny_cnn())
+    board = keras.callbacks.TensorBoard(tmp_path, write_graph=False)
+    history = fit(model, [tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.5, end=6), frequency=1), board])
+    files = list((tmp_path / "train").glob("events.*"))
+    written = {}
+    for record in TFRecordDataset([str(file) for file in files]).as_numpy_iterator():
+        for value in event_pb2.Event.FromString(record).summary.value:
+            written.setdefault(value.tag, []).append(float(np.frombuffer(value.tensor.tensor_content, np.float32)[0]))
+    for name in ["sparsity", *(f"sparsity/{name}" for name in prunable_weights(model))]:
+        assert written[f"epoch_{name}"] == pytest.approx(history.history[name])
+        assert 0 < history.history[name][0] < history.history[name][1]
+    kernel = model.get_layer("pointwise").kernel.numpy()
+    assert history.history["sparsity/pointwise/kernel"][-1] == masks.sparsity(kernel)
 
 
 def test_a_schedule_begins_anew_in_each_fit():

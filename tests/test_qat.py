@@ -9,8 +9,7 @@ import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
 from tfcompress.errors import ConversionError, TrainingError
 from tfcompress.interpreter import open_model
-from tfcompress.qat import trained_ranges
-from tfcompress.ranges import read_archive
+from tfcompress.ranges import read_archive, trained_ranges
 
 X, Y = striped_pictures(256)
 TEST_X, TEST_Y = striped_pictures(512, seed=1)

@@ -52,6 +52,7 @@ COVERED = {
         ),
         TOKENS,
     ),
+    "separable": (lambda: pooled((16, 16, 3), layers.SeparableConv2D(8, 3, activation="relu")), PICTURES),
     "resizing": (
         lambda: pooled((16, 16, 3), layers.Conv2D(8, 3), layers.PReLU(shared_axes=[1, 2]), layers.Resizing(8, 8)),
         PICTURES,
@@ -62,7 +63,6 @@ COVERED = {
     },
 }
 CALIBRATED = {
-    "separable": (lambda: pooled((16, 16, 3), layers.SeparableConv2D(8, 3, activation="relu")), PICTURES),
     "attention": (attention, TOKENS),
     "lstm": (lambda: stack((6, 4), layers.LSTM(8, unroll=True)), SERIES[:, :6]),
     "gru": (lambda: stack((6, 4), layers.GRU(8, unroll=True)), SERIES[:, :6]),

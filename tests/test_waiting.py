@@ -6,6 +6,7 @@ import pytest
 
 import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
+from tfcompress import averages
 from tfcompress.interpreter import open_model
 
 X, Y = striped_pictures(128)
@@ -63,6 +64,46 @@ def test_a_checkpoint_holds_no_dense_model(tmp_path):
     model.fit(X, Y, batch_size=32, epochs=5, verbose=0, callbacks=[pruning, tfc.after_schedule(save)])
     kernel = keras.models.load_model(path).get_layer("pointwise").kernel
     assert np.mean(np.asarray(kernel) == 0) == 0.75
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_averaged_weights_are_sparse_and_quantized(position):
+    """Averages begin anew where the schedule ends: of the dense weights before nothing is left."""
+    model = tiny_cnn()
+    model.compile(
+        keras.optimizers.Adam(3e-3, use_ema=True, ema_momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.75, end=9), frequency=1)
+    qat = tfc.QuantizationAwareTraining(begin_epoch=3)
+    callbacks = [pruning, qat]
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    callbacks.insert(position, tfc.after_schedule(swap))
+    swapped = []
+    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: swapped.append(swap._ema_weights_in_model)))
+    model.fit(X, Y, batch_size=32, epochs=6, verbose=0, callbacks=callbacks, validation_data=(X, Y))
+    assert swapped == [False] * 3 + [True] * 3
+    assert np.mean(np.asarray(model.get_layer("pointwise").kernel) == 0) == 0.75
+    for variable, average in averages.pairs(model.optimizer):
+        assert np.array_equal(np.asarray(variable), np.asarray(average))  # it is the average that stays
+    result = tfc.convert(model, target="cpu-int8-float-io")
+    assert result.points.trained > 5
+    file = next(iter(open_model(result.tflite).run({"image": X}).values()))
+    fake = model.predict(X, verbose=0, callbacks=[qat])
+    assert np.mean(file.argmax(1) == fake.argmax(1)) > 0.99
+
+
+def test_averages_begin_anew_where_the_waiting_ends():
+    model = tiny_cnn()
+    model.compile(keras.optimizers.SGD(0.0, use_ema=True, ema_momentum=0.99), "mse")  # weights stand still
+    x, y = np.random.rand(64, 8, 8, 2).astype("float32"), np.random.rand(64, 3)
+    pruning = tfc.MagnitudePruning(tfc.schedules.Constant(0.5, begin=4), frequency=1)
+    bias = model.get_layer("logits").bias
+    change = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: bias.assign([float(epoch)] * 3))
+    swap = tfc.after_schedule(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    model.fit(x, y, batch_size=32, epochs=3, verbose=0, callbacks=[change, pruning, swap])
+    assert np.allclose(np.asarray(bias), 2.0)  # without a new beginning 0.04, the average of 0, 1 and 2
 
 
 def test_without_a_schedule_nothing_waits():

@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from . import constraints, interception, layer_choice, phases
+from . import constraints, interception, layer_choice, phases, recovery
+from .backend import check_backend
 from .masking import check_built
 from .pruning import prunable_weights
-from .qat import check_backend
 
 __all__ = ["WeightClustering", "centroids"]
 
@@ -80,6 +80,7 @@ class WeightClustering(keras.callbacks.Callback):
         self.layers = layers
         self._chosen: dict[str, Any] = {}
         self._clustered: dict[str, tuple[Any, _Clustered]] = {}
+        self._on = False
 
     def settled(self) -> bool:
         """Returns whether the weights are clustered now."""
@@ -99,6 +100,7 @@ class WeightClustering(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Chooses the kernels."""
         self.remove()
+        self._clustered = {}
         subject = interception.subject(self.model)
         check_built(subject)
         weights = prunable_weights(subject)
@@ -114,25 +116,39 @@ class WeightClustering(keras.callbacks.Callback):
         if self._clustered or epoch < self.begin_epoch or waiting:
             return
         for name, variable in self._chosen.items():
-            constraint = _Clustered.of(interception.read(variable), self.clusters)
-            constraints.attach(variable, constraint)
-            self._clustered[name] = (variable, constraint)
+            self._clustered[name] = (variable, _Clustered.of(interception.read(variable), self.clusters))
         self._apply()
-        self.model.make_train_function(force=True)
+        self._attach()
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Sees to it that a step that fails leaves nothing behind."""
+        if self._clustered and not self._on:  # a conversion in the middle of the fit has taken the clusters off
+            self._attach()
+        recovery.guard(self.model)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the constraints off; the values stay few."""
         self._apply()
         self.remove()
 
-    def remove(self) -> None:
-        """Takes the constraints off a model, also after an exception in ``fit``."""
+    def remove(self, model: keras.Model | None = None) -> None:
+        """Takes the constraints off ``model`` (default: the last one trained), also after an exception in ``fit``."""
         phases.leave(self)
         for variable, _ in self._clustered.values():
             constraints.detach(variable, _Clustered)
-        if self._clustered and self.model is not None:
-            self.model.train_function = None
-        self._clustered = {}
+        for variable in model.variables if model is not None else ():
+            constraints.detach(variable, _Clustered)
+        for each in (self.model, model):
+            if each is not None and (self._on or each is model):
+                each.train_function = None
+        self._on = False
+
+    def _attach(self) -> None:
+        for variable, constraint in self._clustered.values():
+            constraints.attach(variable, constraint)
+        self._on = True
+        phases.enter(self.model, self)
+        self.model.make_train_function(force=True)
 
     def _apply(self) -> None:
         for variable, constraint in self._clustered.values():

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 
 from . import interception
+from .backend import check_backend
 from .errors import TrainingError
-from .qat import check_backend
 
 __all__ = ["SoftTargets", "StudentDistiller", "distill"]
 

@@ -3,9 +3,18 @@
 Arithmetic on TensorFlow tensors only; where it is applied is decided by ``points`` and done by ``qat``.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["activations", "as_constants", "averages", "weights"]
+__all__ = [
+    "activations",
+    "as_constants",
+    "averages",
+    "bounded_weights",
+    "largest",
+    "learned_activations",
+    "weights",
+]
 
 
 def weights(values: Any, channel_axes: tuple[int, ...], bits: int = 8) -> Any:
@@ -25,12 +34,68 @@ def weights(values: Any, channel_axes: tuple[int, ...], bits: int = 8) -> Any:
     """
     import tensorflow as tf
 
+    rounded = _on_grid(values, largest(values, channel_axes), bits)
+    return values + tf.stop_gradient(rounded - values)
+
+
+def largest(values: Any, channel_axes: tuple[int, ...]) -> Any:
+    """Returns the largest absolute value for each index of ``channel_axes``, all other axes of length 1.
+
+    Args:
+        values: float tensor of any shape.
+        channel_axes: axes to keep; an empty tuple means one value for all.
+    """
+    import tensorflow as tf
+
     rank = len(values.shape)
     kept = {axis % rank for axis in channel_axes}
-    largest = tf.reduce_max(tf.abs(values), axis=[axis for axis in range(rank) if axis not in kept], keepdims=True)
-    scale = largest / (2 ** (bits - 1) - 1)
+    return tf.reduce_max(tf.abs(values), axis=[axis for axis in range(rank) if axis not in kept], keepdims=True)
+
+
+def _on_grid(values: Any, bound: Any, bits: int) -> Any:
+    import tensorflow as tf
+
+    scale = bound / (2 ** (bits - 1) - 1)
     scale = tf.where(scale > 0, scale, tf.ones_like(scale))
-    return values + tf.stop_gradient(tf.round(values / scale) * scale - values)
+    return tf.round(values / scale) * scale
+
+
+def bounded_weights(
+    values: Any, bound: Any, channel_axes: tuple[int, ...], bits: int, on_slope: Callable[[Any], None] | None
+) -> Any:
+    """Returns ``values`` clipped to [-bound, bound] and rounded to a symmetric grid that ends there.
+
+    The gradient is that of the identity inside and zero outside. While gradients are computed, ``on_slope`` gets the
+    derivative of the loss with respect to ``bound``: (values' - values) / bound inside, the sign of the value outside,
+    each times the gradient from above and summed over what shares the bound.
+
+    Args:
+        values: float tensor of any shape.
+        bound: float tensor of that rank, positive, one for each index of ``channel_axes``.
+        channel_axes: axes that have a bound for each index.
+        bits: width of the integers.
+        on_slope: what learns from the slope, None for nothing.
+
+    Source: Esser et al., "Learned step size quantization", 2020, https://arxiv.org/abs/1902.08153.
+    """
+    import tensorflow as tf
+
+    axes = [axis for axis in range(len(values.shape)) if axis not in {a % len(values.shape) for a in channel_axes}]
+
+    @tf.custom_gradient
+    def rounded(given: Any) -> Any:
+        result = _on_grid(tf.clip_by_value(given, -bound, bound), bound, bits)
+
+        def backward(upstream: Any) -> Any:
+            inside = tf.abs(given) <= bound
+            if on_slope is not None:
+                error = tf.math.divide_no_nan(result - given, bound + tf.zeros_like(given))
+                on_slope(tf.reduce_sum(upstream * tf.where(inside, error, tf.sign(given)), axis=axes, keepdims=True))
+            return tf.where(inside, upstream, tf.zeros_like(upstream))
+
+        return result, backward
+
+    return rounded(values)
 
 
 def activations(values: Any, low: Any, high: Any, bits: int = 8) -> Any:
@@ -56,6 +121,49 @@ def activations(values: Any, low: Any, high: Any, bits: int = 8) -> Any:
         return tf.cast(rounded, values.dtype)
     rounded = tf.quantization.fake_quant_with_min_max_vars(tf.cast(values, tf.float32), low, high, num_bits=bits)
     return tf.cast(rounded, values.dtype)
+
+
+def learned_activations(
+    values: Any, low: Any, high: Any, bits: int, on_slopes: Callable[[Any, Any], None]
+) -> Any:
+    """Returns what ``activations`` returns; while gradients are computed, ``on_slopes`` gets those of ``low`` and ``high``.
+
+    With e = (values' - values) / (high - low) for values inside, the derivatives with respect to high are e inside and 1
+    above, with respect to low -e inside and 1 below, each times the gradient from above and summed.
+
+    Args:
+        values: float tensor of any shape.
+        low: scalar tensor, at most 0.
+        high: scalar tensor, at least 0.
+        bits: width of the integers.
+        on_slopes: what learns from the slopes.
+
+    Source: Bhalgat et al., "LSQ+: improving low-bit quantization through learnable offsets and better initialization",
+    2020, https://arxiv.org/abs/2004.09576.
+    """
+    import tensorflow as tf
+
+    top = tf.maximum(high, low + 1e-6)
+
+    @tf.custom_gradient
+    def rounded(given: Any) -> Any:
+        result = tf.quantization.fake_quant_with_min_max_vars(given, low, top, num_bits=bits)
+
+        def backward(upstream: Any) -> Any:
+            below, above = given < low, given > top
+            inside = tf.logical_not(tf.logical_or(below, above))
+            none = tf.zeros_like(upstream)
+            inner = tf.where(inside, upstream, none)
+            error = tf.reduce_sum(inner * (result - given)) / (top - low)
+            on_slopes(
+                tf.reduce_sum(tf.where(below, upstream, none)) - error,
+                tf.reduce_sum(tf.where(above, upstream, none)) + error,
+            )
+            return inner
+
+        return result, backward
+
+    return tf.cast(rounded(tf.cast(values, tf.float32)), values.dtype)
 
 
 def averages(values: Any, low: Any, high: Any) -> Any:

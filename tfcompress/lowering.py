@@ -3,7 +3,6 @@
 The one place that knows which kind of source is lowered by which module. Integer arithmetic is decided elsewhere.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from .errors import ConversionError
@@ -12,6 +11,7 @@ from .lowering_keras import lower_keras
 from .lowering_tensorflow import lower_function, lower_legacy, lower_saved_model
 from .lowering_tflite import lower_flatbuffer
 from .quiet import converter_silenced
+from .ranges import TrainedRanges
 from .sources import Source
 from .torch_source import lower_torch
 
@@ -31,7 +31,7 @@ __all__ = [
 def lower(
     source: Source,
     *,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
+    ranges: TrainedRanges | None = None,
     weights: str = "float32",
     debug: bool = False,
 ) -> Lowered:
@@ -39,7 +39,7 @@ def lower(
 
     Args:
         source: what ``sources.open_source`` returned.
-        ranges: trained (lowest, highest) by point name of a Keras 3 model; other sources have their own. Default: none.
+        ranges: the trained ranges of a Keras 3 model; other sources have their own. Default: none.
         weights: how the weights are stored: "float32", "float16" or "int8" (dynamic range). Default: "float32".
         debug: whether the converter's log lines are shown. Default: False.
 

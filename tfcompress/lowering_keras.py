@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import ConversionError
 from .lowered import Lowered
+from .ranges import TrainedRanges
 from .tracing import lower_call
 
 __all__ = ["check_finite", "lower_keras"]
@@ -19,7 +20,7 @@ __all__ = ["check_finite", "lower_keras"]
 def lower_keras(
     model: Any,
     *,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
+    ranges: TrainedRanges | None = None,
     weights: str = "float32",
     input_shapes: Mapping[str, Sequence[int | None]] | None = None,
     debug: bool = False,
@@ -28,7 +29,7 @@ def lower_keras(
 
     Args:
         model: a built Keras 3 model on the TensorFlow backend.
-        ranges: trained (lowest, highest) by point name; they come back as ranges of tensors. Default: none.
+        ranges: trained ranges; those of points come back as ranges of tensors, those of weights clip them. Default: none.
         weights: how the weights are stored: "float32", "float16" or "int8" (dynamic range). Default: "float32".
         input_shapes: whole shapes by input name, fixing dynamic axes; None leaves an axis as it is. Default: none.
         debug: whether the converter's log lines are shown. Default: False.
@@ -44,9 +45,10 @@ def lower_keras(
         >>> lower_keras(model, input_shapes={"x": (1, 4)}).inputs
         (InputSpec(name='x', shape=(1, 4), dtype=dtype('float32')),)
     """
-    from . import interception, points, signatures
+    from . import interception, points, recovery, signatures
 
-    interception.restore(model)  # what an exception in fit may have left
+    recovery.release(model)  # what an exception in fit may have left
+    interception.restore(model)
     check_finite(model, [(variable.path, variable) for variable in model.weights])
     structure = signatures.input_structure(model)
     plan = points.plan(model) if ranges else None
@@ -89,23 +91,35 @@ def check_finite(model: Any, variables: Sequence[tuple[str, Any]]) -> None:
             )
 
 
-def _marks(model: Any, plan: Any, ranges: Mapping[str, tuple[float, float]]) -> Any:
-    """Returns an interception that puts every trained range behind its point as a fake-quantization node."""
+def _marks(model: Any, plan: Any, trained: TrainedRanges) -> Any:
+    """Returns an interception that puts every trained range behind its point as a fake-quantization node.
+
+    A weight whose largest value was learned is clipped to it, which is where every quantizer ends its scale.
+    """
     import keras
 
     from . import fake_quantization, interception
+
+    ranges = trained.ranges
+    layers = interception.layer_paths(model)
+    clipped = {}  # before the trace, where variables have values
+    for path, rule in {(path, rule) for (path, _), site in plan.sites.items() for rule in site.weights}:
+        values = interception.read(getattr(layers[path], rule.attribute))
+        clipped[path, rule.attribute] = trained.clipped(f"{path}/{rule.attribute}", values, rule.channel_axes)
 
     def mark(name: str, values: Any) -> Any:
         return fake_quantization.as_constants(values, *ranges[name]) if name in ranges else values
 
     def on_layer(path: str, index: int, layer: Any, call: Any, args: tuple, kwargs: dict) -> Any:
         site = plan.sites[path, index]
-
-        def around(activation: Any, values: Any) -> Any:
-            return activation(mark(f"{site.name}:inner", values))
-
-        with interception.swapped_activation(layer, around if site.inner else None):
-            outputs = call(*args, **kwargs)
+        bounded = {rule.attribute: clipped[path, rule.attribute] for rule in site.weights}
+        mapping = [
+            (getattr(layer, attribute), keras.ops.convert_to_tensor(values))
+            for attribute, values in bounded.items()
+            if values is not None
+        ]
+        run = functools.partial(_run, site, layer, call, mark)
+        outputs = interception.call_with_weights(run, mapping, args, kwargs)
         return mark(site.name, outputs) if site.output and site.fixed is None else outputs
 
     def on_model(call: Any, args: tuple, kwargs: dict) -> Any:
@@ -117,6 +131,9 @@ def _marks(model: Any, plan: Any, ranges: Mapping[str, tuple[float, float]]) -> 
 
         return call(keras.tree.map_structure(mark_input, args[0]), *args[1:], **kwargs)
 
-    layers = interception.layer_paths(model)
     watched = {path: layers[path] for path, _ in plan.sites}
     return interception.Interception(model, watched, on_layer, on_model)
+
+
+def _run(site: Any, layer: Any, call: Any, mark: Any, *args: Any, **kwargs: Any) -> Any:
+    return site.run(layer, call, args, kwargs, mark)

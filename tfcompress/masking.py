@@ -4,17 +4,18 @@ The mask is a constraint of the weight variable. At the end of ``fit`` the const
 weights. Which weights go is decided by the callbacks of ``pruning`` and ``channel_pruning``, how many in ``schedules``.
 """
 
+import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from . import constraints, interception, layer_choice, masks, phases, schedules
+from . import averages, constraints, interception, layer_choice, masks, phases, recovery, schedules
+from .backend import check_backend
 from .errors import TrainingError
 from .layer_choice import Layers
-from .qat import check_backend
 
 __all__ = ["MaskedTraining", "check_built", "check_scope"]
 
@@ -35,6 +36,7 @@ class MaskedTraining(keras.callbacks.Callback):
         self.layers = layers
         self.frequency = frequency
         self._pruned: dict[str, tuple[Any, Any]] = {}  # name -> (variable, mask variable)
+        self._on = False
         self._sparsity = 0.0
         self._moved_at: int | None = None
         self._subject: Any = None
@@ -74,21 +76,23 @@ class MaskedTraining(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Puts an all-ones mask on each chosen weight."""
-        self._release()
+        self.remove()
         self.schedule = schedules.resolve(self._given)  # some schedules remember where they were
+        self._pruned = {}
         for name, variable in self._chosen().items():
             with self.model.distribute_strategy.scope():
                 mask = keras.Variable(
                     np.ones(variable.shape, np.float32), trainable=False, dtype=variable.dtype, name="pruning_mask"
                 )
             self._pruned[name] = (variable, mask)
-            constraints.attach(variable, _Masked(mask))
         self._sparsity, self._moved_at = 0.0, None
-        phases.enter(self.model, self)
-        self.model.make_train_function(force=True)
+        self._attach()
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Moves the masks when the schedule asks for another sparsity and the last move is ``frequency`` steps ago."""
+        if not self._on:  # a conversion in the middle of the fit has taken the masks off
+            self._attach()
+        recovery.guard(self.model)
         step = int(interception.read(self.model.optimizer.iterations))
         if self._moved_at is None or step - self._moved_at >= self.frequency:
             self._move(step)
@@ -106,27 +110,52 @@ class MaskedTraining(keras.callbacks.Callback):
         """Takes the masks off; the zeros stay."""
         try:
             self._move(int(interception.read(self.model.optimizer.iterations)))
-            self._apply()  # averaged or restored weights may have come in between
-            reached = self._reached()
+            dense = self._fill()  # restored weights may have come in between
             final = self._final()
-            if final is not None and round(reached, 3) < round(final, 3) and self._sparsity < final:
+            if final is not None and round(self._reached(), 3) < round(final, 3) and self._sparsity < final:
                 warnings.warn(
-                    f"The training ended at sparsity {reached:.1%}; the schedule would reach {final:.1%}. "
+                    f"The training ended at sparsity {self._reached():.1%}; the schedule would reach {final:.1%}. "
                     "Train for more steps or end the schedule earlier.",
                     stacklevel=2,
                 )
+            elif dense:
+                _warn_of_restored(self._sparsity)
+            else:
+                recovery.at_the_end(self.model, self._check_again)
         finally:
-            self._release(keep=True)
+            self.remove()
 
-    def remove(self) -> None:
-        """Takes the masks off a model that an exception in ``fit`` left masked; the zeros stay."""
-        self._release(keep=True)
+    def _check_again(self) -> None:
+        """Masks weights that a callback further down the list has restored."""
+        if self._fill():
+            _warn_of_restored(self._sparsity)
+
+    def remove(self, model: keras.Model | None = None) -> None:
+        """Takes the masks off ``model`` (default: the last one trained), also after an exception in ``fit``; zeros stay."""
+        phases.leave(self)
+        for variable, _ in self._pruned.values():
+            constraints.detach(variable, _Masked)
+        for variable in model.variables if model is not None else ():
+            constraints.detach(variable, _Masked)
+        for each in (self.model, model):
+            if each is not None and (self._on or each is model):
+                each.train_function = None
+        self._on = False
 
     def set_model(self, model: keras.Model) -> None:
         """Learns which model comes; what an exception left on the last one is taken off."""
-        self._release(keep=True)
+        self.remove()
         super().set_model(model)
         self._subject = interception.subject(model)
+
+    def _attach(self) -> None:
+        """Puts the masks on, as they are."""
+        for variable, mask in self._pruned.values():
+            average = functools.partial(averages.average_of, self.model.optimizer, variable)
+            constraints.attach(variable, _Masked(mask, average))
+        self._on = True
+        phases.enter(self.model, self)
+        self.model.make_train_function(force=True)
 
     def _final(self) -> float | None:
         """Returns what the schedule comes to, None for one that does not tell so far ahead."""
@@ -146,27 +175,40 @@ class MaskedTraining(keras.callbacks.Callback):
 
     def _apply(self) -> None:
         for variable, mask in self._pruned.values():
-            variable.assign(interception.read(variable) * interception.read(mask))
+            values = interception.read(mask)
+            for each in (variable, averages.average_of(self.model.optimizer, variable)):
+                if each is not None:
+                    each.assign(interception.read(each) * values)
 
-    def _release(self, *, keep: bool = False) -> None:
-        phases.leave(self)
-        for variable, _ in self._pruned.values():
-            constraints.detach(variable, _Masked)
-        if not keep:
-            self._pruned = {}
-        elif self._pruned and self.model is not None:
-            self.model.train_function = None
+    def _fill(self) -> bool:
+        """Applies the masks; returns whether a weight that should have been zero was not."""
+        dense = any(np.any(interception.read(v)[interception.read(m) == 0]) for v, m in self._pruned.values())
+        if dense:
+            self._apply()
+        return dense
 
 
 class _Masked(constraints.Stacked):
-    """Multiplies by the mask."""
+    """Multiplies by the mask, the weight's moving average too where the optimizer keeps one."""
 
-    def __init__(self, mask: Any) -> None:
+    def __init__(self, mask: Any, find_average: Callable[[], Any]) -> None:
         super().__init__()
         self._mask = mask
+        self._find_average = find_average  # which the optimizer has only once it has been built
 
     def apply(self, value: Any) -> Any:
+        average = self._find_average()
+        if average is not None:
+            average.assign(keras.ops.multiply(average, self._mask))
         return keras.ops.multiply(value, self._mask)
+
+
+def _warn_of_restored(sparsity: float) -> None:
+    warnings.warn(
+        f"Another callback restored weights of less than the sparsity {sparsity:.1%} when training ended, and they were "
+        "masked anew. Wrap it in tfcompress.after_schedule, so that it keeps epochs of the final sparsity only.",
+        stacklevel=3,
+    )
 
 
 def check_built(model: keras.Model) -> None:

@@ -76,19 +76,24 @@ def sparsity(weights: np.ndarray) -> float:
 
 
 class Block:
-    """Removes whole blocks of weights, those of the smallest mean magnitude.
+    """Removes whole blocks of weights, those of the smallest norm.
 
     A block is (rows, columns) of the kernel as TFLite stores it: (1, 4) is four inputs of one output, (16, 1) sixteen
-    outputs of one input. Blocks at an edge may be smaller; their number is exact, also on ties.
+    outputs of one input. Blocks at an edge may be smaller, so norms are per weight: mean(|w|), or sqrt(mean(w**2)). The
+    number of blocks is exact, also on ties.
 
     Args:
         shape: rows and columns, from 1 on.
+        norm: "l1" or "l2"; the second minds a single large weight more. Default: "l1".
 
     Raises:
-        ValueError: not two whole numbers from 1 on.
+        ValueError: not two whole numbers from 1 on, or an unknown norm.
 
     Example:
-        >>> Block((1, 2))(np.array([[1.0, 1.0, 3.0, 0.0]]), 0.5)
+        >>> weights = np.array([[2.0, 2.0, 3.0, 0.0]])
+        >>> Block((1, 2))(weights, 0.5)
+        array([[1., 1., 0., 0.]], dtype=float32)
+        >>> Block((1, 2), norm="l2")(weights, 0.5)
         array([[0., 0., 1., 1.]], dtype=float32)
 
     Source: Narang, Undersander and Diamos, "Block-sparse recurrent neural networks", 2017,
@@ -97,14 +102,17 @@ class Block:
 
     matrix = True
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    def __init__(self, shape: tuple[int, int], *, norm: str = "l1") -> None:
         sizes = tuple(shape) if isinstance(shape, tuple | list) else ()
         if len(sizes) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
             raise ValueError(f"A block must be (rows, columns), from 1 on. Received: shape={shape!r}. Try (1, 4).")
+        if norm not in ("l1", "l2"):
+            raise ValueError(f"norm must be 'l1' or 'l2'. Received: norm={norm!r}.")
         self.shape = sizes
+        self.norm = norm
 
     def __repr__(self) -> str:
-        return f"Block({self.shape})"
+        return f"Block({self.shape})" if self.norm == "l1" else f"Block({self.shape}, norm={self.norm!r})"
 
     def __call__(self, matrix: np.ndarray, sparsity: float) -> np.ndarray:
         """Returns the mask of a matrix (rows, columns), with ``pruned_count(blocks, sparsity)`` blocks of zeros."""
@@ -112,14 +120,17 @@ class Block:
         return self.spread(kept, matrix.shape)
 
     def scores(self, matrix: np.ndarray) -> np.ndarray:
-        """Returns the mean magnitude of each block, (block rows, block columns)."""
+        """Returns the norm of each block per weight, float64 (block rows, block columns)."""
         rows, columns = self.shape
+        magnitudes = np.abs(matrix).astype(np.float64)
+        powers = magnitudes if self.norm == "l1" else magnitudes**2
         room = ((0, -matrix.shape[0] % rows), (0, -matrix.shape[1] % columns))
         totals, counts = (
             np.pad(values, room).reshape(-(-matrix.shape[0] // rows), rows, -1, columns).sum(axis=(1, 3))
-            for values in (np.abs(matrix).astype(np.float64), np.ones(matrix.shape))
+            for values in (powers, np.ones(matrix.shape))
         )
-        return totals / counts
+        means = totals / counts
+        return means if self.norm == "l1" else np.sqrt(means)
 
     def spread(self, kept: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Returns the mask of the weights from that of the blocks."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import keras
 
-from . import interception, layer_choice
+from . import interception, layer_choice, phases, recovery
+from .backend import check_backend
 from .errors import TrainingError
-from .qat import check_backend
+from .masking import check_built
 
 __all__ = ["L1Penalty"]
 
@@ -27,7 +28,7 @@ class L1Penalty(keras.callbacks.Callback):
 
     Raises:
         ValueError: a strength that is not above 0, or an unknown part; at the start of ``fit``: a pattern without a match.
-        TrainingError: the model has no such weight.
+        TrainingError: the model is not built or has no such weight.
 
     Example:
         >>> import numpy as np
@@ -54,43 +55,68 @@ class L1Penalty(keras.callbacks.Callback):
         self.strength = float(strength)
         self.on = on
         self.layers = layers
-        self._penalised: list[tuple[Any, Callable[[Any], Any] | None]] = []
+        self._chosen: list[Any] = []
+        self._penalised: list[Any] = []
 
     def set_model(self, model: keras.Model) -> None:
         """Learns which model comes; what an exception left on the last one is taken off."""
         self.remove()
         super().set_model(model)
 
+    def settled(self) -> bool:
+        """Returns True: a penalty leads nowhere in particular."""
+        return True
+
+    def snapshot(self) -> None:
+        """Weights that are penalised carry it themselves."""
+
+    def recall(self, snapshot: None) -> None:
+        """Nothing to go back to."""
+
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Puts the penalty on."""
         self.remove()
+        subject = interception.subject(self.model)
+        check_built(subject)
         attribute = _PARTS[self.on]
         known = {
             path: layer
-            for path, layer in interception.layer_paths(interception.subject(self.model)).items()
+            for path, layer in interception.layer_paths(subject).items()
             if getattr(layer, attribute, None) is not None
             and (self.on != "batch_norm" or isinstance(layer, keras.layers.BatchNormalization))
         }
         if not known:
             raise TrainingError(f"The model must have a {attribute} to penalise. Received: {self.model.name!r}.")
-        for path in layer_choice.matching(known, self.layers):
-            variable = getattr(known[path], attribute)
-            former = variable.regularizer
-            self._penalised.append((variable, former))
-            variable.regularizer = _Penalty(self.strength, former)
-        self.model.make_train_function(force=True)
+        self._chosen = [getattr(known[path], attribute) for path in layer_choice.matching(known, self.layers)]
+        self._attach()
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Sees to it that a step that fails leaves nothing behind."""
+        if not self._penalised:  # a conversion in the middle of the fit has taken the penalty off
+            self._attach()
+        recovery.guard(self.model)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the penalty off."""
         self.remove()
 
-    def remove(self) -> None:
-        """Takes the penalty off a model, also one that an exception in ``fit`` left with it."""
-        for variable, former in self._penalised:
-            variable.regularizer = former
-        if self._penalised and self.model is not None:
-            self.model.train_function = None
+    def remove(self, model: keras.Model | None = None) -> None:
+        """Takes the penalty off ``model`` (default: the last one trained), also after an exception in ``fit``."""
+        phases.leave(self)
+        for variable in [*(model.variables if model is not None else ()), *self._penalised]:
+            if isinstance(variable.regularizer, _Penalty):
+                variable.regularizer = variable.regularizer.former
+        for each in (self.model, model):
+            if each is not None and (self._penalised or each is model):
+                each.train_function = None
         self._penalised = []
+
+    def _attach(self) -> None:
+        for variable in self._chosen:
+            variable.regularizer = _Penalty(self.strength, variable.regularizer)
+        self._penalised = list(self._chosen)
+        phases.enter(self.model, self)
+        self.model.make_train_function(force=True)
 
 
 class _Penalty:
@@ -98,8 +124,8 @@ class _Penalty:
 
     def __init__(self, strength: float, former: Callable[[Any], Any] | None) -> None:
         self._strength = strength
-        self._former = former
+        self.former = former
 
     def __call__(self, values: Any) -> Any:
         loss = self._strength * keras.ops.sum(keras.ops.abs(values))
-        return loss if self._former is None else loss + self._former(values)
+        return loss if self.former is None else loss + self.former(values)

@@ -1,10 +1,15 @@
 """Which callbacks of this package are at work on a model, whether they have reached their goal, and what they knew when.
 
-Callbacks enter when ``fit`` begins and leave when it ends; ``after_schedule`` asks. Nothing here changes a model.
+Callbacks enter when ``fit`` begins and leave when it ends; ``after_schedule`` and ``recovery`` ask. A distiller and its
+student count as one model. Nothing here changes a model.
 """
 
 import weakref
 from typing import Any, Protocol
+
+import keras
+
+from .interception import subject
 
 __all__ = ["Phase", "active", "enter", "leave"]
 
@@ -21,13 +26,16 @@ class Phase(Protocol):
     def recall(self, snapshot: Any) -> None:
         """Goes back to what belonged to weights that somebody has restored."""
 
+    def remove(self) -> None:
+        """Takes off the model what the callback has put on it."""
+
 
 _ACTIVE: "weakref.WeakKeyDictionary[Any, list[Phase]]" = weakref.WeakKeyDictionary()
 
 
 def enter(model: Any, phase: Phase) -> None:
     """Notes that ``phase`` is at work on ``model``; once is enough."""
-    phases = _ACTIVE.setdefault(model, [])
+    phases = _ACTIVE.setdefault(_one(model), [])
     if not any(each is phase for each in phases):
         phases.append(phase)
 
@@ -46,4 +54,8 @@ def active(model: Any) -> list[Phase]:
         >>> active(Model())
         []
     """
-    return list(_ACTIVE.get(model, ()))
+    return list(_ACTIVE.get(_one(model), ()))
+
+
+def _one(model: Any) -> Any:
+    return subject(model) if isinstance(model, keras.Model) else model

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from . import interception, signatures
-from .rules import RULES, Rule, WeightRule, activation_rule, register, rule_for
+from .rules import RULES, Parts, Rule, WeightRule, activation_rule, register, rule_for
 
 __all__ = ["RULES", "Plan", "Rule", "Site", "WeightRule", "plan", "register", "rule_for"]
 
@@ -29,6 +29,8 @@ class Site:
         output: whether the output is a point (named ``name``).
         fixed: the output range when the format prescribes it.
         follows: name of the point whose range the output takes over (average pooling), else None.
+        parts: how to compute the layer as its two operations, the tensor between them a point (named ``name +
+            ":depthwise"``), else None.
     """
 
     name: str
@@ -37,6 +39,26 @@ class Site:
     output: bool = False
     fixed: tuple[float, float] | None = None
     follows: str | None = None
+    parts: Parts | None = None
+
+    def run(self, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict, at: Callable[[str, Any], Any]) -> Any:
+        """Returns the outputs of the layer's call, whose inner points pass ``at(name, values)``; not yet the output's.
+
+        Args:
+            layer: the layer of this site.
+            call: its own call.
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
+            at: what becomes of the values at an inner point.
+        """
+
+        def around(activation: Callable[..., Any], values: Any) -> Any:
+            return activation(at(f"{self.name}:inner", values))
+
+        with interception.swapped_activation(layer, around if self.inner else None):
+            if self.parts is None:
+                return call(*args, **kwargs)
+            return self.parts(layer, lambda values: at(f"{self.name}:depthwise", values), args[0] if args else kwargs["inputs"])
 
 
 @dataclass(frozen=True)
@@ -58,6 +80,8 @@ class Plan:
         """Names of the points whose ranges are learned: no fixed range, no range of another point."""
         names = [name for name in self.inputs if name]
         for site in self.sites.values():
+            if site.parts is not None:
+                names.append(f"{site.name}:depthwise")
             if site.inner:
                 names.append(f"{site.name}:inner")
             if site.output and site.fixed is None:
@@ -232,6 +256,7 @@ def _decide(calls: list[_Call], inputs: list[Any], outputs: list[Any], tensors: 
             inner=inner,
             output=is_point,
             fixed=fixed if is_point else None,
+            parts=rule.parts,
         )
         if is_point:
             point_of[id(out)] = call.name

@@ -144,7 +144,10 @@ class MagnitudePruning(MaskedTraining):
                 return masks.jointly(self.mask, arrays, sparsity)
             return {name: self.mask(values, sparsity) for name, values in arrays.items()}
         layers = interception.layer_paths(self._subject)
-        orders = {name: _matrix_axes(layers[name.rpartition("/")[0]], arrays[name].ndim) for name in arrays}
+        orders = {}
+        for name, values in arrays.items():
+            path, _, attribute = name.rpartition("/")
+            orders[name] = _matrix_axes(layers[path], attribute, values.ndim)
         matrices = {name: _to_matrix(values, *orders[name]) for name, values in arrays.items()}
         if self.scope == "global":
             found = masks.jointly(self.mask, matrices, sparsity)
@@ -159,12 +162,17 @@ class MagnitudePruning(MaskedTraining):
         return sum(int(np.sum(array == 0)) for array in arrays) / sum(array.size for array in arrays)
 
 
-def _matrix_axes(layer: Any, rank: int) -> tuple[tuple[int, ...], int]:
+def _matrix_axes(layer: Any, attribute: str, rank: int) -> tuple[tuple[int, ...], int]:
     """Returns the order of axes in which TFLite stores a kernel, and how many of the last are its columns."""
-    name = type(layer).__name__
-    if name.startswith("Depthwise"):
+    kind = type(layer).__name__
+    if kind == "EinsumDense":  # becomes FULLY_CONNECTED: (outputs, inputs)
+        rule = points.rule_for(layer)
+        outputs = [axis % rank for axis in rule.weights[0].channel_axes]  # type: ignore[union-attr]
+        inputs = [axis for axis in range(rank) if axis not in outputs]
+        return (*outputs, *inputs), len(inputs)
+    if (kind if attribute == "kernel" else attribute).lower().startswith("depthwise"):
         return tuple(range(rank)), 2  # (height, width, channels x multiplier)
-    if name.endswith("Transpose"):
+    if kind.endswith("Transpose"):
         return (rank - 2, *range(rank - 2), rank - 1), 1
     return (rank - 1, *range(rank - 1)), 1
 

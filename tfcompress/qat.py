@@ -1,44 +1,29 @@
 """Quantization-aware training as a Keras callback: the model is fake-quantized during ``fit`` and plain afterwards.
 
 The callback intercepts layer calls in place: weights are fake-quantized for the duration of a layer's call, and each
-point (see ``points``) passes a range tracker. What it learns, the ranges, travels with ``model.save``. It does not
-convert anything.
+point (see ``points``) passes a range tracker (see ``tracking``). What it learns, the ranges, travels with ``model.save``.
+It converts only to prove itself (see ``proof``).
 """
 
 import functools
-import json
 import os
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
 
-from . import fake_quantization, interception, phases, points, signatures
+from . import feeding, interception, phases, points, signatures, training_state
+from .backend import check_backend
 from .errors import TrainingError
-from .files import write_atomically
 from .ranges import RangeAsset, TrainedRanges, hash_weights
 from .targets import Target
 from .targets import resolve as resolve_target
+from .tracking import ActivationRanges, Trackers, WeightRanges
 
-__all__ = ["QuantizationAwareTraining", "check_backend", "trained_ranges"]
-
-
-def check_backend() -> None:
-    """Raises ``TrainingError`` unless Keras runs on TensorFlow."""
-    if keras.backend.backend() != "tensorflow":
-        raise TrainingError(
-            f"The callbacks need Keras on TensorFlow. Received: the {keras.backend.backend()} backend. "
-            "Set KERAS_BACKEND=tensorflow before Keras is imported."
-        )
-
-
-def trained_ranges(model: keras.Model) -> TrainedRanges | None:
-    """Returns the ranges that a callback learned on ``model`` in this process, None where there are none."""
-    asset = vars(model).get("save_assets")
-    return asset.ranges() if isinstance(asset, RangeAsset) else None
+__all__ = ["QuantizationAwareTraining"]
 
 
 class QuantizationAwareTraining(keras.callbacks.Callback):
@@ -50,25 +35,39 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     the ranges.
 
     Weights are symmetric per output channel, activations asymmetric per tensor over the moving average of each batch's
-    lowest and highest value. The average starts from the first batch (a plain mean of the first 1 / (1 - momentum)
-    batches) and stands still from ``freeze_epoch`` on, so that the last epochs train against the file's own grid.
+    lowest and highest value. The average starts from ``representative_data``, without it from the first batch, as a plain
+    mean of the first 1 / (1 - momentum) batches, and stands still from ``freeze_epoch`` on, so that the last epochs train
+    against the file's own grid.
 
     Args:
         begin_epoch: first epoch, from 0, that is fake-quantized. Default: 0.
+        begin_step: first optimizer step that is, instead of ``begin_epoch``. Default: None.
         freeze_epoch: first epoch whose ranges stand still, or None for the last epoch of a fit that has at least three
             fake-quantized ones. Default: None.
+        freeze_batch_norm_epoch: first epoch in which BatchNormalization uses its moving statistics and keeps them, as
+            the file does; None: with the ranges. Default: None.
         momentum: weight of the past in the moving average, in [0, 1). Default: 0.99.
+        activation_ranges: "moving_average", or "learned": trained by the loss, see ``tracking.Trackers``.
+            Default: "moving_average".
+        weight_ranges: "abs_max", each channel's largest value, or "learned". Default: "abs_max".
         target: what the file will be for, a name from ``tfcompress.TARGETS`` or a ``Target``: bits of weights and
             activations, per-channel or per-tensor scales. ``convert`` refuses targets that round otherwise.
             Default: "cpu-int8".
+        representative_data: samples that the ranges of activations start from, as ``convert`` takes them; up to 1024 are
+            used. Default: None, the first batch.
         state_path: file for the ranges of each epoch, beside a ``BackupAndRestore`` or weights-only checkpoints, which do
             not carry them; read when a fit goes on, refused when it is of another step, deleted when the fit is done.
             Default: None.
+        verify: samples (representative data as ``convert`` takes it) on which the finished model is converted and the
+            file compared with what the callback computes, at the end of ``fit``; the result is ``proof``, printed
+            unless ``verbose=0``, with one warning below 99.8 % of same answers. Default: None.
+        verify_layers: whether ``proof`` goes point by point, too. Default: False.
 
     Raises:
-        ValueError: a target without integer activations; a negative epoch, ``freeze_epoch`` not after ``begin_epoch``,
-            momentum outside [0, 1).
-        TrainingError: Keras does not run on TensorFlow; evaluation before any training.
+        ValueError: a target without integer activations; a negative epoch or step, ``freeze_epoch`` not after
+            ``begin_epoch``, both ``begin_epoch`` and ``begin_step``, momentum outside [0, 1), an unknown kind of ranges,
+            learned activations of 16 bits.
+        TrainingError: Keras does not run on TensorFlow; the model is not built; evaluation before any training.
 
     Example:
         >>> import keras, numpy as np
@@ -90,10 +89,17 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self,
         *,
         begin_epoch: int = 0,
+        begin_step: int | None = None,
         freeze_epoch: int | None = None,
+        freeze_batch_norm_epoch: int | None = None,
         momentum: float = 0.99,
+        activation_ranges: ActivationRanges = "moving_average",
+        weight_ranges: WeightRanges = "abs_max",
         target: str | Target = "cpu-int8",
+        representative_data: Any = None,
         state_path: str | os.PathLike | None = None,
+        verify: Any = None,
+        verify_layers: bool = False,
     ) -> None:
         super().__init__()
         self.target = resolve_target(target)
@@ -102,42 +108,57 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
                 f"target must be an integer one, such as cpu-int8. Received: target={self.target.name!r}, whose "
                 "activations are float."
             )
-        self.state_path = None if state_path is None else os.fspath(state_path)
-        for name, value in (("begin_epoch", begin_epoch), ("freeze_epoch", freeze_epoch)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise ValueError(f"{name} must be an epoch, a whole number from 0 on. Received: {name}={value!r}.")
-        if freeze_epoch is not None and freeze_epoch <= begin_epoch:
+        for name, value, known in (
+            ("activation_ranges", activation_ranges, get_args(ActivationRanges)),
+            ("weight_ranges", weight_ranges, get_args(WeightRanges)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}. Received: {name}={value!r}.")
+        if activation_ranges == "learned" and self.target.activations == "int16":
             raise ValueError(
-                "freeze_epoch must come after begin_epoch, or the ranges are never learned. "
-                f"Received: begin_epoch={begin_epoch}, freeze_epoch={freeze_epoch}."
+                "activation_ranges='learned' is for 8 bits: 16 lose nothing to the range. Received: "
+                f"target={self.target.name!r}. Leave activation_ranges out."
             )
+        _check_times(
+            begin_epoch=begin_epoch,
+            begin_step=begin_step,
+            freeze_epoch=freeze_epoch,
+            freeze_batch_norm_epoch=freeze_batch_norm_epoch,
+        )
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1). Received: momentum={momentum!r}.")
         check_backend()
         self.begin_epoch = begin_epoch
+        self.begin_step = begin_step
         self.freeze_epoch = freeze_epoch
+        self.freeze_batch_norm_epoch = freeze_batch_norm_epoch
         self.momentum = momentum
+        self.activation_ranges = activation_ranges
+        self.weight_ranges = weight_ranges
+        self.representative_data = representative_data
+        self.state_path = None if state_path is None else os.fspath(state_path)
+        self.verify = verify
+        self.verify_layers = verify_layers
+        self.proof: Any = None
         self.plan: points.Plan | None = None
         self._planned_for: keras.Model | None = None
-        self._trackers: dict[str, Any] = {}  # point -> variable (3,): low, high, batches seen
-        self._learning: Any = None
+        self._trackers: Trackers | None = None
         self._interception: interception.Interception | None = None
+        self._recording: dict[str, Any] | None = None
         self._training_now = False
         self._training_call = False
+        self._observing = False
+        self._norms_frozen = False
         self._fitting = False
-        self._first_epoch = 0
+        self._fresh = True
+        self._quantized_from: int | None = None
         self._subject: Any = None
         self._frozen: weakref.WeakKeyDictionary[keras.Model, TrainedRanges] = weakref.WeakKeyDictionary()
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Learned (lowest, highest) by point; empty before training."""
-        learned = {}
-        for name, tracker in self._trackers.items():
-            low, high, batches = (float(value) for value in interception.read(tracker))
-            if batches:
-                learned[name] = (low, high)
-        return learned
+        return self._trackers.ranges if self._trackers is not None else {}
 
     def settled(self) -> bool:
         """Returns whether the model is fake-quantized now."""
@@ -145,14 +166,35 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns the ranges as they are, to go back to with ``recall``."""
-        return {name: interception.read(tracker).copy() for name, tracker in self._trackers.items()}
+        return self._trackers.snapshot() if self._trackers is not None else {}
 
     def recall(self, snapshot: dict[str, np.ndarray]) -> None:
         """Goes back to ranges that belong to weights which somebody has restored."""
-        for name, values in snapshot.items():
-            self._trackers[name].assign(values)
+        if self._trackers is not None:
+            self._trackers.recall(snapshot)
         if self._planned_for is not None:
             self._keep(self._planned_for)
+
+    def points_of(self, inputs: Any) -> dict[str, np.ndarray]:
+        """Returns what the fake-quantized model holds at each point.
+
+        Args:
+            inputs: what the model is called on: arrays (n, ...) in its own structure.
+
+        Returns:
+            float32 arrays by point name.
+
+        Raises:
+            TrainingError: nothing was learned yet.
+        """
+        self._begin_inference()
+        self._recording = recorded = {}
+        try:
+            self._subject(inputs, training=False)
+        finally:
+            self._recording = None
+            self.remove(self._subject)
+        return {name: np.asarray(values, np.float32) for name, values in recorded.items()}
 
     def remove(self, model: keras.Model | None = None) -> None:
         """Makes ``model`` (default: the last one trained) the float model again, also after an exception in ``fit``."""
@@ -162,6 +204,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if model is not None and interception.restore(model) and self.model is not model and self.model is not None:
             interception.forget_functions(self.model)  # a distiller's, which hold the student's calls
         self._fitting = False
+        self._norms_frozen = False
         phases.leave(self)
 
     def set_model(self, model: keras.Model) -> None:
@@ -175,11 +218,12 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self._subject = interception.subject(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Prepares the trackers; the fake quantization starts with ``begin_epoch``."""
+        """Prepares the trackers; the fake quantization starts with ``begin_epoch`` or ``begin_step``."""
         self.remove(self._subject)
         self._prepare()
         self._fitting = True
-        self._first_epoch = -1
+        self._fresh = True
+        self._quantized_from = None
         phases.enter(self.model, self)
         own = weakref.ref(self._subject)
         interception.attach_asset(self._subject, RangeAsset(functools.partial(self._current, own)))
@@ -187,58 +231,39 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             self.model.make_train_function(force=True)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts the fake quantization and stops the learning of ranges at their epochs."""
-        if self._first_epoch < 0:
-            self._first_epoch = epoch
+        """Starts the fake quantization, and stops the learning of ranges and statistics, at their epochs."""
+        if self._fresh:
+            self._fresh = False
             self._go_on()
-        if epoch >= self.begin_epoch and not self._interception.installed:  # type: ignore[union-attr]
-            self._install()
-            self.model.make_train_function(force=True)
-            self.model.train_function = self._guarded(self.model.train_function)
-        self._learning.assign(epoch < self._freeze_from())
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes the ranges to ``state_path``, whole or not at all."""
-        if self.state_path is not None and self.ranges:
-            state = {name: [float(v) for v in values] for name, values in self.snapshot().items()}
-            record = {"iterations": self._step(), "trackers": state}
-            write_atomically(self.state_path, json.dumps(record), overwrite=True)
-
-    def _step(self) -> int:
-        return int(interception.read(self.model.optimizer.iterations))
-
-    def _go_on(self) -> None:
-        """Reads the ranges of an interrupted fit, when the weights are those of the same step."""
-        if self.state_path is None or not os.path.exists(self.state_path):
-            return
-        try:
-            with open(self.state_path, encoding="utf-8") as file:
-                record = json.load(file)
-            step, trackers = (
-                int(record["iterations"]),
-                {k: [float(x) for x in v] for k, v in record["trackers"].items()},
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TrainingError(
-                f"The state of quantization-aware training is damaged: {self.state_path} ({error}). Delete it to learn the "
-                "ranges anew."
-            ) from error
-        if step != self._step() or set(trackers) != set(self._trackers):
-            raise TrainingError(
-                f"The state of quantization-aware training must be of this model and step. Received: {self.state_path} of "
-                f"step {step} with {len(trackers)} points for step {self._step()} with {len(self._trackers)}. Restore the "
-                "weights of that step, or delete the file to learn the ranges anew."
-            )
-        for name, values in trackers.items():
-            self._trackers[name].assign(values)
+        begins = epoch >= self.begin_epoch if self.begin_step is None else self._step() >= self.begin_step
+        if begins and not self.settled():
+            self._quantize(epoch)
+        last = epoch == int(self.params.get("epochs") or 0) - 1
+        long_enough = self._quantized_from is not None and epoch - self._quantized_from >= 2
+        freezes = last and long_enough if self.freeze_epoch is None else epoch >= self.freeze_epoch
+        self._trackers.learning.assign(not freezes)  # type: ignore[union-attr]
+        if self.freeze_batch_norm_epoch is not None:
+            freezes = epoch >= self.freeze_batch_norm_epoch
+        if freezes and self.settled() and not self._norms_frozen:
+            self._norms_frozen = True
+            if any(isinstance(layer, keras.layers.BatchNormalization) for layer in self._layers.values()):
+                self._compile_training()
+        self._epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Marks that what is traced now is a training step."""
+        """Starts the fake quantization at its step, and marks that what is traced now is a training step."""
+        if self.begin_step is not None and not self.settled() and self._step() >= self.begin_step:
+            self._quantize(self._epoch)
         self._training_now = True
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Marks the end of a training step."""
         self._training_now = False
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the ranges to ``state_path``, whole or not at all."""
+        if self.state_path is not None and self.ranges:
+            training_state.write(self.state_path, self._step(), self.snapshot())
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the hands off: the model is plain again and keeps its ranges as an asset."""
@@ -246,10 +271,27 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if self.state_path is not None and os.path.exists(self.state_path):
             os.remove(self.state_path)
         if not self.ranges:
+            begin = f"begin_epoch={self.begin_epoch}" if self.begin_step is None else f"begin_step={self.begin_step}"
             warnings.warn(
-                f"Quantization-aware training must begin before the last epoch. Received: begin_epoch={self.begin_epoch}, "
+                f"Quantization-aware training must begin before the end of fit. Received: {begin}, "
                 "and no range was learned. Begin earlier or train for more epochs.",
                 stacklevel=2,
+            )
+        elif self.verify is not None:
+            self._prove()
+
+    def _prove(self) -> None:
+        from .proof import SAME_ANSWERS, prove
+
+        shown = self.params.get("verbose")  # the prediction of the proof sets its own
+        self.proof = prove(self._subject, self, self.verify, by_point=self.verify_layers)
+        if shown:
+            print(self.proof)
+        if self.proof.same_answers < SAME_ANSWERS:
+            warnings.warn(
+                f"The file must answer as the model does in training. Received: {self.proof.same_answers:.1%} of "
+                "same answers. The callback's proof says how far they are apart; verify_layers=True says where.",
+                stacklevel=3,
             )
 
     def on_test_begin(self, logs: dict | None = None) -> None:
@@ -276,36 +318,66 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if not self._fitting:
             self.remove(self._subject)
 
-    def _freeze_from(self) -> int:
-        if self.freeze_epoch is not None:
-            return self.freeze_epoch
-        epochs = int(self.params.get("epochs") or 0)
-        learning = epochs - max(self.begin_epoch, self._first_epoch)
-        return epochs - 1 if learning >= 3 else epochs
+    def _step(self) -> int:
+        return int(interception.read(self.model.optimizer.iterations))
+
+    def _go_on(self) -> None:
+        """Reads the ranges of an interrupted fit, when the weights are those of the same step."""
+        if self.state_path is not None and os.path.exists(self.state_path):
+            training_state.read(self.state_path, self._step(), self._trackers)  # type: ignore[arg-type]
 
     def _prepare(self) -> None:
-        import tensorflow as tf
-
         if self._planned_for is self._subject:
             return
+        if not self._subject.built:
+            raise TrainingError(
+                f"The model must be built before training. Received: {self._subject.name!r} without weights. Give it an "
+                "Input, call it once, or call model.build(input_shape)."
+            )
         self.plan = points.plan(self._subject)
         _warn_of(self.plan.skipped)
         self._planned_for = self._subject
         self._input_points = dict(zip(signatures.input_keys(self._subject), self.plan.inputs, strict=True))
-        # Each replica learns from its own part of the batch; what is read outside is their mean.
-        each_replica = {
-            "synchronization": tf.VariableSynchronization.ON_READ,
-            "aggregation": tf.VariableAggregation.MEAN,
-        }
-        with self._subject.distribute_strategy.scope():
-            self._learning = tf.Variable(True, trainable=False, name="qat_learning")
-            self._trackers = {
-                name: tf.Variable(tf.zeros(3), trainable=False, name="qat_range", **each_replica)
-                for name in self.plan.tracked
-            }
-        layers = interception.layer_paths(self._subject)
-        watched = {path: layers[path] for path in {path for path, _ in self.plan.sites}}
+        self._trackers = Trackers(
+            self._subject,
+            self.plan,
+            self.target,
+            momentum=self.momentum,
+            activation_ranges=self.activation_ranges,
+            weight_ranges=self.weight_ranges,
+        )
+        self._layers = interception.layer_paths(self._subject)
+        watched = {path: self._layers[path] for path in {path for path, _ in self.plan.sites}}
         self._interception = interception.Interception(self._subject, watched, self._on_layer, self._on_model)
+
+    def _quantize(self, epoch: int) -> None:
+        """Starts the fake quantization of training."""
+        self._trackers.start()  # type: ignore[union-attr]
+        self._quantized_from = epoch
+        self._install()
+        if self.representative_data is not None and not self.ranges:
+            self._observe()
+        self._compile_training()
+
+    def _compile_training(self) -> None:
+        interception.forget_functions(self._subject)
+        self.model.make_train_function(force=True)
+        self.model.train_function = self._guarded(self.model.train_function)
+
+    def _observe(self) -> None:
+        """Gives activations their first ranges from the representative data."""
+        self._observing = True
+        try:
+            blocks = feeding.read_samples(
+                self._subject, self.representative_data, size=_OBSERVED_BATCH, most=_OBSERVED_SAMPLES
+            )
+            for block in blocks:
+                self._subject(feeding.as_inputs(self._subject, block), training=False)
+        except BaseException:
+            self.remove(self._subject)
+            raise
+        finally:
+            self._observing = False
 
     def _begin_inference(self) -> None:
         interception.restore(self._subject)
@@ -349,7 +421,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         """Returns the model's inputs on the grids of their points: those of a dictionary by name, others by position."""
 
         def quantize(tensor: Any, point: str | None) -> Any:
-            return tensor if point is None else self._track(point, tensor)
+            return tensor if point is None else self._at(point, tensor)
 
         if isinstance(inputs, dict) and set(inputs) <= set(self._input_points):
             return {name: quantize(tensor, self._input_points[name]) for name, tensor in inputs.items()}
@@ -360,73 +432,43 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         site = self.plan.sites.get((path, index))  # type: ignore[union-attr]
         if site is None:
             return call(*args, **kwargs)
-        mapping = []
-        for rule in site.weights:
-            variable = getattr(layer, rule.attribute)
-            # Under mixed precision ``variable.value`` is in half precision here; the file's weights are rounded from float32.
-            value = keras.ops.convert_to_tensor(variable._value)
-            axes, bits = self._weight_grid(layer, rule)
-            mapping.append((variable, fake_quantization.weights(value, axes, bits)))
+        trackers: Trackers = self._trackers  # type: ignore[assignment]
+        if self._norms_frozen and isinstance(layer, keras.layers.BatchNormalization):
+            kwargs = {**kwargs, "training": False}
+        mapping = [
+            (getattr(layer, rule.attribute), trackers.weights(path, layer, rule, training=self._training_call))
+            for rule in site.weights
+        ]
 
-        def around(activation: Callable[..., Any], values: Any) -> Any:
-            return activation(self._track(f"{site.name}:inner", values))
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return site.run(layer, call, args, kwargs, self._at)
 
-        with interception.swapped_activation(layer, around if site.inner else None):
-            outputs = interception.call_with_weights(call, mapping, args, kwargs)
+        outputs = interception.call_with_weights(run, mapping, args, kwargs)
         if site.follows:
-            return self._round_like(site.follows, outputs)
+            return trackers.like(site.follows, outputs)
         if not site.output:
             return outputs
         if site.fixed:
-            low, high = site.fixed
-            return fake_quantization.activations(outputs, low, high, bits=self._bits)
-        return self._track(site.name, outputs)
+            return trackers.fixed(site, outputs)
+        return self._at(site.name, outputs)
 
-    @property
-    def _bits(self) -> int:
-        return 16 if self.target.activations == "int16" else 8
-
-    def _weight_grid(self, layer: Any, rule: points.WeightRule) -> tuple[tuple[int, ...], int]:
-        """Returns the axes that have scales of their own, and the bits, of a layer's weight."""
-        kind = type(layer).__name__
-        dense = kind in ("Dense", "EinsumDense")
-        per_channel = self.target.per_channel_dense if dense else self.target.per_channel
-        four = self.target.weights == "int4" and (dense or kind in ("Conv1D", "Conv2D"))
-        return rule.channel_axes if per_channel else (), 4 if four else 8
-
-    def _round_like(self, point: str, values: Any) -> Any:
-        if point in self._trackers:
-            low, high = self._trackers[point][0], self._trackers[point][1]
-        else:
-            sites = self.plan.sites.values()  # type: ignore[union-attr]
-            low, high = next(site.fixed for site in sites if site.name == point and site.fixed)
-        if self._bits == 16:
-            return fake_quantization.activations(values, low, high, bits=16)
-        return fake_quantization.averages(values, low, high)
-
-    def _track(self, name: str, values: Any) -> Any:
-        import tensorflow as tf
-
-        tracker = self._trackers[name]
-        if not self._training_call:
-            rounded = fake_quantization.activations(values, tracker[0], tracker[1], bits=self._bits)
-            return tf.where(tracker[2] > 0, rounded, values)  # a point that has learned nothing lets everything pass
-        seen = tf.cast(values, tf.float32)
-        low = tf.minimum(tf.reduce_min(seen), 0.0)
-        high = tf.maximum(tf.reduce_max(seen), 0.0)
-        batches = tracker[2]
-        past = tf.minimum(self.momentum, batches / (batches + 1.0))
-        moved = tf.stack([past * tracker[0] + (1 - past) * low, past * tracker[1] + (1 - past) * high, batches + 1.0])
-        learning = tf.logical_or(self._learning, batches < 1)
-        current = tf.stop_gradient(tf.where(learning, moved, tracker))
-        tracker.assign(current)
-        return fake_quantization.activations(values, current[0], current[1], bits=self._bits)
+    def _at(self, name: str, values: Any) -> Any:
+        """Returns the values at a point as the file will hold them."""
+        learning = self._training_call or self._observing
+        rounded = self._trackers.point(name, values, training=learning)  # type: ignore[union-attr]
+        if self._recording is not None:
+            self._recording[name] = rounded
+        return rounded
 
     def _keep(self, model: keras.Model) -> None:
         ranges = self.ranges
         if ranges:
             self._frozen[model] = TrainedRanges(
-                ranges, hash_weights(model.get_weights()), self.target.name, self.target.rounding
+                ranges,
+                hash_weights(model.get_weights()),
+                self.target.name,
+                self.target.rounding,
+                self._trackers.bounds,  # type: ignore[union-attr]
             )
 
     def _current(self, reference: "weakref.ref[keras.Model]") -> TrainedRanges | None:
@@ -437,6 +479,35 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if self._fitting and model is self._planned_for:
             self._keep(model)
         return self._frozen.get(model)
+
+
+_OBSERVED_BATCH = 32
+_OBSERVED_SAMPLES = 1024
+
+
+def _check_times(
+    *, begin_epoch: int, begin_step: int | None, freeze_epoch: int | None, freeze_batch_norm_epoch: int | None
+) -> None:
+    times = {
+        "begin_epoch": begin_epoch,
+        "begin_step": begin_step,
+        "freeze_epoch": freeze_epoch,
+        "freeze_batch_norm_epoch": freeze_batch_norm_epoch,
+    }
+    for name, value in times.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            unit = "a step" if name == "begin_step" else "an epoch"
+            raise ValueError(f"{name} must be {unit}, a whole number from 0 on. Received: {name}={value!r}.")
+    if begin_step is not None and begin_epoch:
+        raise ValueError(
+            f"Training begins to be quantized at an epoch or at a step. Received: begin_epoch={begin_epoch} and "
+            f"begin_step={begin_step}. Leave one out."
+        )
+    if freeze_epoch is not None and begin_step is None and freeze_epoch <= begin_epoch:
+        raise ValueError(
+            "freeze_epoch must come after begin_epoch, or the ranges are never learned. "
+            f"Received: begin_epoch={begin_epoch}, freeze_epoch={freeze_epoch}."
+        )
 
 
 def _warn_of(skipped: Mapping[str, str]) -> None:

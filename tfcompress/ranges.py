@@ -18,7 +18,7 @@ import numpy as np
 from .errors import ModelError
 from .targets import TARGETS
 
-__all__ = ["ASSET", "RangeAsset", "TrainedRanges", "hash_weights", "read_archive"]
+__all__ = ["ASSET", "RangeAsset", "TrainedRanges", "hash_weights", "read_archive", "trained_ranges"]
 
 ASSET = "tfcompress_ranges.json"
 _FORMAT = 1
@@ -33,6 +33,8 @@ class TrainedRanges:
         weights_sha256: ``hash_weights`` of the model when the ranges were learned.
         target: name of the target that they were learned for. Default: "cpu-int8".
         rounding: its ``Target.rounding``. Default: that of "cpu-int8".
+        weights: largest absolute value by weight ("layer/kernel"), one for each of its scales, where training learned
+            them; other weights reach to their own largest value. Default: none.
 
     Example:
         >>> stored = TrainedRanges({"input:image": (0.0, 1.0)}, "0" * 64)
@@ -44,12 +46,16 @@ class TrainedRanges:
     weights_sha256: str
     target: str = "cpu-int8"
     rounding: Mapping[str, Any] = field(default_factory=lambda: TARGETS["cpu-int8"].rounding)
+    weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Returns the asset's text."""
         ranges = {name: list(pair) for name, pair in self.ranges.items()}
         record = {"format": _FORMAT, "weights_sha256": self.weights_sha256, "ranges": ranges}
-        return json.dumps(record | {"target": self.target, "rounding": dict(self.rounding)}, indent=1)
+        record |= {"target": self.target, "rounding": dict(self.rounding)}
+        if self.weights:
+            record["weights"] = {name: list(bounds) for name, bounds in self.weights.items()}
+        return json.dumps(record, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "TrainedRanges":
@@ -66,6 +72,10 @@ class TrainedRanges:
             sha256 = str(record["weights_sha256"])
             default = TARGETS["cpu-int8"]
             target, rounding = str(record.get("target", default.name)), dict(record.get("rounding", default.rounding))
+            weights = {
+                str(name): tuple(float(bound) for bound in bounds)
+                for name, bounds in record.get("weights", {}).items()
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"The asset {ASSET} of the model is damaged: {error}. Save the model again.") from error
         for name, (low, high) in ranges.items():
@@ -73,7 +83,34 @@ class TrainedRanges:
                 raise ModelError(
                     f"A trained range must be finite and contain zero. Received: {name} = [{low}, {high}]."
                 )
-        return cls(ranges, sha256, target, rounding)
+        for name, bounds in weights.items():
+            if not bounds or not all(np.isfinite(bound) and bound >= 0 for bound in bounds):
+                raise ModelError(f"A trained bound of a weight must be finite and not negative. Received: {name}.")
+        return cls(ranges, sha256, target, rounding, weights)
+
+    def clipped(self, name: str, values: np.ndarray, channel_axes: tuple[int, ...]) -> np.ndarray | None:
+        """Returns a weight within its trained bounds, None for one that reaches to its own largest value.
+
+        Args:
+            name: "layer/kernel".
+            values: the weight, float32.
+            channel_axes: the axes that have a bound for each index, where there is more than one bound.
+
+        Raises:
+            ModelError: the bounds are those of another shape.
+        """
+        bounds = self.weights.get(name)
+        if bounds is None:
+            return None
+        kept = {axis % values.ndim for axis in channel_axes} if len(bounds) > 1 else set()
+        shape = [size if axis in kept else 1 for axis, size in enumerate(values.shape)]
+        if int(np.prod(shape)) != len(bounds):
+            raise ModelError(
+                f"The trained bounds must be those of the weight. Received: {len(bounds)} for {name} of shape "
+                f"{values.shape}. Train with QuantizationAwareTraining again."
+            )
+        limit = np.asarray(bounds, np.float32).reshape(shape)
+        return np.clip(values, -limit, limit)
 
     def __repr__(self) -> str:
         return f"TrainedRanges({len(self.ranges)} points, weights {self.weights_sha256[:8]})"
@@ -94,6 +131,16 @@ class RangeAsset:
         if stored is not None:
             with open(os.path.join(folder, ASSET), "w", encoding="utf-8") as file:
                 file.write(stored.to_json())
+
+
+def trained_ranges(model: Any) -> TrainedRanges | None:
+    """Returns the ranges that a callback learned on ``model`` in this process, None where there are none.
+
+    Args:
+        model: a Keras model.
+    """
+    asset = vars(model).get("save_assets")
+    return asset.ranges() if isinstance(asset, RangeAsset) else None
 
 
 def hash_weights(weights: Iterable[np.ndarray]) -> str:

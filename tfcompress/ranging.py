@@ -17,6 +17,7 @@ from .lowering import Lowered
 from .measured_ranges import Calibration
 from .observers import Observer
 from .overrides import Overrides
+from .ranges import TrainedRanges
 from .samples import Batch, Samples
 from .targets import Target
 
@@ -27,8 +28,8 @@ Choice = Literal["trained", "calibrated"]
 
 def usable_ranges(
     source: sources.Source, ranges: Choice | None, target: Target
-) -> Mapping[str, tuple[float, float]] | None:
-    """Returns the ranges that training stored with the model, by point name; None where there are none to use.
+) -> TrainedRanges | None:
+    """Returns the ranges that training stored with the model; None where there are none to use.
 
     Args:
         source: the model.
@@ -63,7 +64,7 @@ def usable_ranges(
             f"{source.stored.target}, and the target {target.name}, which differs in {', '.join(different)}. Train it with "
             f"QuantizationAwareTraining(target={target.name!r}), or pass --ranges=calibrated with representative data."
         )
-    return source.stored.ranges
+    return source.stored
 
 
 def check_available(source: sources.Source, ranges: Choice | None, target: Target, *, has_data: bool) -> None:

@@ -12,6 +12,7 @@ import keras
 
 __all__ = ["RULES", "Rule", "WeightRule", "activation_rule", "register", "rule_for"]
 
+Parts = Callable[[Any, Callable[[Any], Any], Any], Any]
 Kind = Literal["linear", "norm", "clamp", "compute", "same", "average", "opaque"]
 
 
@@ -41,6 +42,8 @@ class Rule:
         fixed: the output range when the format prescribes it, as 1/256 steps for a sigmoid. Default: None.
         fuses_batch_norm: whether the converter folds a BatchNorm behind it into the weights. Default: False.
         fuses_clamp: whether a ReLU behind it becomes part of it. Default: False.
+        parts: for a layer that is two operations in the file, how to compute it as two: (layer, what the tensor between
+            them passes, inputs) -> outputs. Default: None, one operation.
         reason: why an opaque layer is opaque. Default: "".
     """
 
@@ -49,6 +52,7 @@ class Rule:
     fixed: tuple[float, float] | None = None
     fuses_batch_norm: bool = False
     fuses_clamp: bool = False
+    parts: Parts | None = None
     reason: str = ""
 
 
@@ -86,6 +90,38 @@ def _depthwise(layer: Any) -> Rule:
     return dataclasses.replace(_LINEAR, weights=(WeightRule("kernel", (-2, -1)),))
 
 
+def _separated(layer: Any, between: Callable[[Any], Any], inputs: Any) -> Any:
+    """Computes a SeparableConv as the depthwise and the pointwise convolution that the file has, both in two dimensions."""
+    ops, first = keras.ops, layer.data_format == "channels_first"
+    along = layer.rank == 1
+    row = 2 if first else 1  # the axis of height 1 that TFLite gives a series
+
+    def widened(kernel: Any) -> Any:
+        return ops.expand_dims(kernel, 0) if along else kernel
+
+    x = ops.expand_dims(inputs, row) if along else inputs
+    x = ops.depthwise_conv(
+        x,
+        widened(layer.depthwise_kernel),
+        strides=layer.strides * 2 if along else layer.strides,  # the depthwise kernel has one stride for both
+        padding=layer.padding,
+        dilation_rate=(1, *layer.dilation_rate) if along else layer.dilation_rate,
+        data_format=layer.data_format,
+    )
+    x = ops.conv(between(x), widened(layer.pointwise_kernel), padding=layer.padding, data_format=layer.data_format)
+    x = ops.squeeze(x, row) if along else x
+    if layer.use_bias:
+        x = ops.add(x, ops.reshape(layer.bias, (1, -1, *[1] * layer.rank) if first else (1,) * (layer.rank + 1) + (-1,)))
+    return x if layer.activation is None else layer.activation(x)
+
+
+def _separable(layer: Any) -> Rule:
+    weights = (WeightRule("depthwise_kernel", (-2, -1)), WeightRule("pointwise_kernel"))
+    if max(layer.strides) > 1 and max(layer.dilation_rate) > 1:
+        return Rule("opaque", weights, reason="strides and dilations together become more than two operations")
+    return dataclasses.replace(_LINEAR, weights=weights, parts=_separated)
+
+
 def _upsampling(layer: Any) -> Rule:
     return _SAME if layer.interpolation == "nearest" else Rule("average")
 
@@ -104,16 +140,7 @@ RULES: dict[str, Rule | Callable[[Any], Rule]] = {
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Dense"), _LINEAR),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
     "Conv2DTranspose": Rule("linear", (WeightRule("kernel", (-2,)),)),
-    "SeparableConv1D": Rule(
-        "opaque",
-        (WeightRule("depthwise_kernel", (-2, -1)), WeightRule("pointwise_kernel")),
-        reason="its depthwise half has no output in Keras",
-    ),
-    "SeparableConv2D": Rule(
-        "opaque",
-        (WeightRule("depthwise_kernel", (-2, -1)), WeightRule("pointwise_kernel")),
-        reason="its depthwise half has no output in Keras",
-    ),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
     "EinsumDense": _einsum,
     "Embedding": _COMPUTE,  # the rows are rounded to the range of what is looked up
     **dict.fromkeys(

@@ -13,13 +13,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from . import channels, costs, importance, layer_choice, removal
+from . import channels, costs, importance, layer_choice, recovery, removal
 from .errors import TrainingError
 
 __all__ = ["latency_ratio", "remove_channels"]
 
 _STEPS = 7  # halvings of the sparsity: a hundredth of the channels
 _PAIRS = 15
+_PAIRS_TO_CONFIRM = 61
+_SPARE = 0.98  # of a measured budget: what is within it today is to be so tomorrow
+_STEP = 0.02
+_MOST = 0.97
 
 
 def remove_channels(
@@ -43,7 +47,7 @@ def remove_channels(
         sparsity: fraction of each layer's channels that goes, in [0, 1). Default: None.
         multiply_adds: fraction of the multiply-adds that may stay, in (0, 1]. Default: None.
         target_latency: fraction of the int8 latency that may stay, in (0, 1), measured on this machine on one thread in
-            turns with the original. Default: None. Without any of the three the channels that are zero go.
+            turns with the original, the result a second time and longer. Default: None. Without any of the three the channels that are zero go.
         multiple_of: kept channels come in multiples of this. Default: 8.
         by: importance: "l1", "l2", "batch_norm" or an ``importance.Taylor``. Default: "l1".
         scope: "layer" takes the same fraction of each layer, "global" ranks all channels together. Default: "layer".
@@ -78,6 +82,7 @@ def remove_channels(
         raise ValueError(f"multiple_of must be a whole number from 1 on. Received: multiple_of={multiple_of!r}.")
     if scope not in ("layer", "global"):
         raise ValueError(f"scope must be 'layer' or 'global'. Received: scope={scope!r}.")
+    recovery.release(model)  # what an exception in fit may have left
     plan = channels.plan(model)
     if not plan.blocks:
         raise TrainingError(
@@ -105,17 +110,23 @@ def remove_channels(
     if multiply_adds is not None:
         budget = multiply_adds * costs.multiply_adds(model)
         return _least(smaller, lambda each: costs.multiply_adds(each) <= budget, f"multiply_adds={multiply_adds}")
-    original = _int8(model)
-    return _least(
-        smaller,
-        lambda each: latency_ratio(_int8(each), original) <= target_latency,  # type: ignore[operator]
-        f"target_latency={target_latency}",
-    )
+    original, budget = _int8(model), target_latency * _SPARE  # type: ignore[operator]
+
+    def within(each: keras.Model, pairs: int = _PAIRS) -> bool:
+        return latency_ratio(_int8(each), original, pairs=pairs) <= budget
+
+    wish = f"target_latency={target_latency}"
+    return _least(smaller, within, wish, lambda each: within(each, _PAIRS_TO_CONFIRM))
 
 
-def _least(smaller: Callable[[float], keras.Model], fits: Callable[[keras.Model], bool], wish: str) -> keras.Model:
-    """Returns the model of the least sparsity that fits, by bisection."""
-    low, high = 0.0, 0.97
+def _least(
+    smaller: Callable[[float], keras.Model],
+    fits: Callable[[keras.Model], bool],
+    wish: str,
+    confirm: Callable[[keras.Model], bool] = lambda _: True,
+) -> keras.Model:
+    """Returns the model of the least sparsity that fits, by bisection; from one that is not confirmed it goes on upwards."""
+    low, high = 0.0, _MOST
     best = smaller(high)
     if not fits(best):
         raise TrainingError(
@@ -129,6 +140,11 @@ def _least(smaller: Callable[[float], keras.Model], fits: Callable[[keras.Model]
             best, high = candidate, middle
         else:
             low = middle
+    while not confirm(best):  # a lucky look, on a machine that had other things to do
+        if high >= _MOST:
+            raise TrainingError(f"The budget must be within reach. Received: {wish}, met once and then missed. Try again.")
+        high = min(high + _STEP, _MOST)
+        best = smaller(high)
     return best
 
 

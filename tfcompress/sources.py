@@ -14,7 +14,7 @@ from typing import Any, Literal
 from . import hdf5, legacy, torch_files, torch_modules, trust
 from .errors import ModelError
 from .quiet import converter_silenced
-from .ranges import TrainedRanges, hash_weights, read_archive
+from .ranges import TrainedRanges, hash_weights, read_archive, trained_ranges
 
 __all__ = ["Kind", "Source", "open_source"]
 
@@ -116,8 +116,6 @@ def open_source(
     import keras
 
     if isinstance(model, keras.Model):
-        from .qat import trained_ranges
-
         return _keras_source(model, model.name, trained_ranges(model), chosen)
     if _is_function(model):
         name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__

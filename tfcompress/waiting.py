@@ -4,20 +4,22 @@ from typing import Any
 
 import keras
 
-from . import phases
+from . import averages, phases
 
 __all__ = ["AfterSchedule", "after_schedule"]
 
-_BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_test_batch_begin", "on_test_batch_end")
-_HOOKS = ("on_train_begin", "on_epoch_begin", "on_test_begin", "on_test_end", "on_predict_begin", "on_predict_end")
+_WAITING = ("on_train_batch_begin", "on_train_batch_end", "on_test_batch_begin", "on_test_batch_end")
+_WAITING += ("on_test_begin", "on_test_end")
+_HOOKS = ("on_train_begin", "on_epoch_begin", "on_predict_begin", "on_predict_end")
 
 
 def after_schedule(callback: keras.callbacks.Callback) -> "AfterSchedule":
     """Returns ``callback``, which looks at epochs only from the final sparsity and the start of quantization on.
 
-    For ``EarlyStopping``, ``ModelCheckpoint(save_best_only=True)`` and what else keeps the best epoch: the first epochs,
-    dense and in float, are often the best and are not what the training is for. Weights that ``EarlyStopping`` restores get
-    back the masks and the ranges of their epoch. Its place among the callbacks does not matter.
+    For ``EarlyStopping``, ``ModelCheckpoint(save_best_only=True)``, ``SwapEMAWeights`` and what else keeps the best epoch or
+    an average: the first epochs, dense and in float, are often the best and are not what the training is for. Weights that
+    ``EarlyStopping`` restores get back the masks and the ranges of their epoch; moving averages that ``SwapEMAWeights`` puts
+    in begin anew where the waiting ends. Its place among the callbacks does not matter.
 
     Args:
         callback: any Keras callback.
@@ -51,20 +53,27 @@ class AfterSchedule(keras.callbacks.Callback):
         self._snapshots: list[tuple[phases.Phase, Any]] = []
         for hook in _HOOKS:
             setattr(self, hook, getattr(inner, hook))
-        for hook in _BATCH_HOOKS:
+        for hook in _WAITING:
             method = getattr(inner, hook)
             if not getattr(method, "_is_default", False):
                 setattr(self, hook, self._waiting(method))
+        self._waited = False
 
     def _waiting(self, method: Any) -> Any:
-        def called(batch: int, logs: dict | None = None) -> None:
+        def called(*arguments: Any, **options: Any) -> None:
             if self._settled():
-                method(batch, logs)
+                method(*arguments, **options)
 
         return called
 
     def _settled(self) -> bool:
-        return all(phase.settled() for phase in phases.active(self.model))
+        if not all(phase.settled() for phase in phases.active(self.model)):
+            self._waited = True
+            return False
+        if self._waited and isinstance(self.inner, keras.callbacks.SwapEMAWeights):
+            averages.restart(self.model.optimizer)
+        self._waited = False
+        return True
 
     def set_params(self, params: dict) -> None:
         """Hands on the parameters of the fit."""
@@ -76,6 +85,7 @@ class AfterSchedule(keras.callbacks.Callback):
         super().set_model(model)
         self.inner.set_model(model)
         self._snapshots = []
+        self._waited = False
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Lets the callback judge the epoch, if it counts; notes what belongs to weights that it keeps."""

@@ -1,0 +1,131 @@
+"""Quantization-aware training of every kind of model: subclassed, nested, shared layers, several inputs and outputs."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfcompress as tfc
+from models import compiled, striped_pictures
+from tfcompress.errors import StrictError
+from tfcompress.interpreter import open_model
+from tfcompress.proof import prove
+
+X, Y = striped_pictures(128)
+RANDOM = np.random.default_rng(0)
+
+
+class Subclassed(keras.Model):
+    """Two blocks in a list and a nested model, called as people write it."""
+
+    def __init__(self):
+        super().__init__(name="subclassed")
+        self.blocks = [
+            keras.Sequential([layers.Conv2D(8, 3, padding="same", use_bias=False), layers.BatchNormalization(), layers.ReLU()])
+            for _ in range(2)
+        ]
+        self.pool = layers.GlobalAveragePooling2D()
+        self.head = layers.Dense(3)
+
+    def call(self, x, training=None):
+        first = self.blocks[0](x, training=training)
+        return self.head(self.pool(first + self.blocks[1](first, training=training)))
+
+
+def subclassed():
+    model = Subclassed()
+    model(X[:1])
+    return model, X
+
+
+def nested():
+    inner = keras.Sequential([keras.Input((8, 8, 8)), layers.Conv2D(8, 3, padding="same"), layers.ReLU()], name="inner")
+    image = keras.Input((8, 8, 2), name="image")
+    x = layers.ReLU()(layers.Conv2D(8, 1)(image))
+    return keras.Model(image, layers.Dense(3)(layers.Flatten()(inner(inner(x)) + x))), X
+
+
+def several_inputs():
+    image, side = keras.Input((8, 8, 2), name="image"), keras.Input((3,), name="side")
+    x = layers.Concatenate()([layers.Flatten()(image), layers.Dense(4, activation="relu")(side)])
+    return keras.Model([image, side], layers.Dense(3)(x)), {"image": X, "side": RANDOM.normal(size=(128, 3)).astype("float32")}
+
+
+@pytest.mark.parametrize("build", [subclassed, nested, several_inputs])
+def test_the_whole_model_is_integer_and_answers_as_trained(build):
+    keras.utils.set_random_seed(0)
+    model, x = build()
+    qat = tfc.QuantizationAwareTraining()
+    compiled(model, jit_compile=False).fit(x, Y, epochs=6, batch_size=16, verbose=0, callbacks=[qat])
+    if build is subclassed:  # x + y of a subclassed model is no layer: nothing sees it, and it is calibrated
+        assert tfc.convert(model, target="cpu-int8", representative_data=x).float_tensors == ()
+        return
+    assert tfc.convert(model, target="cpu-int8").float_tensors == ()
+    proof = prove(model, qat, x)
+    assert proof.calibrated == 0
+    assert proof.same_answers >= 0.99
+
+
+def test_several_outputs():
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 2), name="image")
+    x = layers.ReLU()(layers.Conv2D(8, 3)(image))
+    x = layers.Flatten()(x)
+    model = keras.Model(image, {"kind": layers.Dense(3, name="kind")(x), "size": layers.Dense(1, name="size")(x)})
+    losses = {"kind": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "size": "mse"}
+    model.compile("adam", losses, jit_compile=False)
+    qat = tfc.QuantizationAwareTraining(verify=X)
+    targets = {"kind": Y, "size": X.mean((1, 2, 3))[:, None]}
+    model.fit(X, targets, epochs=4, batch_size=16, verbose=0, callbacks=[qat])
+    assert {difference.name for difference in qat.proof.outputs} == {"kind", "size"}
+    assert qat.proof.same_answers >= 0.99
+
+
+class Scaled(layers.Layer):
+    """A layer of one's own: multiplies each channel by a weight."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return x * self.scale
+
+
+def test_a_layer_of_ones_own_joins_by_one_rule():
+    def build():
+        keras.utils.set_random_seed(0)
+        return compiled(
+            keras.Sequential([keras.Input((8, 8, 2)), layers.Conv2D(4, 3), Scaled(), layers.Flatten(), layers.Dense(3)]),
+            jit_compile=False,
+        )
+
+    with pytest.warns(UserWarning, match="no rule for Scaled"):
+        build().fit(X, Y, verbose=0, callbacks=[tfc.QuantizationAwareTraining()])
+    tfc.points.register(Scaled, tfc.points.Rule("compute", (tfc.points.WeightRule("scale", ()),)))
+    try:
+        model, qat = build(), tfc.QuantizationAwareTraining(verify=X)
+        model.fit(X, Y, epochs=4, verbose=0, callbacks=[qat])
+        assert qat.proof.calibrated == 0
+        assert qat.proof.same_answers >= 0.99
+    finally:
+        del tfc.points.RULES["Scaled"]
+
+
+def test_three_dimensions_train_and_the_file_says_what_stays_in_float():
+    """TFLite has CONV_3D in float only: strict conversion names it, --allow_float lets it pass."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((6, 6, 6, 1)), layers.Conv3D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(3)]
+    )
+    x = RANDOM.normal(size=(64, 6, 6, 6, 1)).astype("float32")
+    qat = tfc.QuantizationAwareTraining()
+    compiled(model, jit_compile=False).fit(x, Y[:64], epochs=2, verbose=0, callbacks=[qat])
+    assert {"conv3d", "dense"} <= {name.rstrip("_0123456789") for name in qat.ranges}
+    with pytest.raises(StrictError, match="CONV_3D"):
+        tfc.convert(model, target="cpu-int8")
+    result = tfc.convert(model, target="cpu-int8", allow_float=["CONV_3D"])
+    assert open_model(result.tflite).run({result_input(result): x})
+
+
+def result_input(result):
+    return open_model(result.tflite).inputs[0].name

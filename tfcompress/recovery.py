@@ -1,0 +1,78 @@
+"""What callbacks have put on a model comes off when training fails: at once where the step or its data did, else later.
+
+Keras tells callbacks nothing of an exception in ``fit``. The training function is therefore guarded; what another callback's
+exception leaves is taken off when the model is next used. What each callback takes off is its own affair.
+"""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from . import phases
+
+__all__ = ["at_the_end", "guard", "release"]
+
+
+def guard(model: Any) -> None:
+    """Makes an exception in ``model.train_function``, Ctrl-C too, release the model before it goes on.
+
+    Callbacks call it before each batch: whoever makes a new training function drops the guard.
+    """
+    function = model.train_function
+    if function is not None and not isinstance(function, _Guarded):
+        model.train_function = _Guarded(function, model)
+
+
+class _Guarded:
+    """A training function; its attributes are those of the one inside."""
+
+    def __init__(self, function: Callable[..., Any], model: Any) -> None:
+        self._function = function
+        self._model = weakref.ref(model)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        import tensorflow as tf
+
+        try:
+            return self._function(*args, **kwargs)
+        except (StopIteration, tf.errors.OutOfRangeError):
+            raise  # how Keras learns that the data is at its end
+        except BaseException:
+            model = self._model()
+            if model is not None:
+                release(model)
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+
+def release(model: Any) -> bool:
+    """Takes off ``model`` what callbacks of this package have on it; returns whether there was anything.
+
+    A callback whose ``fit`` goes on after all puts itself back at its next step.
+
+    Example:
+        >>> class Model: ...
+        >>> release(Model())
+        False
+    """
+    found = phases.active(model)
+    for phase in found:
+        phase.remove()
+    return bool(found)
+
+
+def at_the_end(model: Any, function: Callable[[], None]) -> None:
+    """Calls ``function`` once all callbacks of this ``fit`` have ended, as far as Keras's own ``History`` is the last one."""
+    history = getattr(model, "history", None)
+    if history is None:
+        return
+    inherited = history.on_train_end
+
+    def once(logs: dict | None = None) -> None:
+        vars(history).pop("on_train_end", None)
+        inherited(logs)
+        function()
+
+    vars(history)["on_train_end"] = once

@@ -1,0 +1,239 @@
+"""The ranges that quantization-aware training learns, as variables: one for each point, one for each weight that learns.
+
+``Trackers`` rounds values to the ranges as they are and moves the ranges while the model trains. Where values pass is
+decided by ``points``, when the ranges learn by ``qat``, how values are rounded by ``fake_quantization``.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from . import fake_quantization, interception, points
+from .targets import Target
+
+__all__ = ["ActivationRanges", "Trackers", "WeightRanges"]
+
+ActivationRanges = Literal["moving_average", "learned"]
+WeightRanges = Literal["abs_max", "learned"]
+
+_AVERAGED = 20  # batches whose extremes a learned range starts from
+_RATE = 2e-3  # of a learned range, relative, at most for one step
+_DECAY = 0.99  # of the mean square of a range's slope
+_TINY = 1e-30
+
+
+class Trackers:
+    """Every range of a model under quantization-aware training.
+
+    Args:
+        model: the model, for its distribution strategy.
+        plan: where it rounds.
+        target: what the file is for: bits, and which weights have a scale per channel.
+        momentum: weight of the past in the moving average.
+        activation_ranges: "moving_average" or "learned".
+        weight_ranges: "abs_max" or "learned".
+
+    A learned range is trained by the loss, in log space and with a gradient divided by the root of its mean square, so
+    that neither the optimizer's learning rate nor a loss scale matters: range *= exp(-rate * tanh(g / sqrt(E[g^2]))).
+    Its slope is that of Esser et al., rounding error included. It starts from the data: activations from the mean
+    extremes of the first 20 batches, weights from each channel's largest value, which they never exceed. Inputs, where no
+    gradient arrives, keep to the moving average.
+
+    Source: Esser et al., "Learned step size quantization", 2020, https://arxiv.org/abs/1902.08153; Bhalgat et al.,
+    "LSQ+", 2020, https://arxiv.org/abs/2004.09576 (asymmetric); Jain et al., "Trained quantization thresholds for
+    accurate and efficient fixed-point inference", 2020, https://arxiv.org/abs/1903.08066 (normed log gradients).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        plan: points.Plan,
+        target: Target,
+        *,
+        momentum: float,
+        activation_ranges: ActivationRanges,
+        weight_ranges: WeightRanges,
+    ) -> None:
+        import tensorflow as tf
+
+        self._plan = plan
+        self._target = target
+        self._momentum = momentum
+        self._learned = activation_ranges == "learned"
+        self._bits = 16 if target.activations == "int16" else 8
+        self._layers = interception.layer_paths(model)
+        # Each replica learns from its own part of the batch; what is read outside is their mean.
+        each_replica = {
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.MEAN,
+        }
+
+        def variable(shape: tuple[int, ...]) -> Any:
+            return tf.Variable(tf.zeros(shape), trainable=False, name="qat_range", **each_replica)
+
+        with model.distribute_strategy.scope():
+            self.learning = tf.Variable(True, trainable=False, name="qat_learning")
+            # low, high, batches seen; learned ones also the mean squares of both slopes
+            self._points = {name: variable((5 if self._learned else 3,)) for name in plan.tracked}
+            # largest absolute value by channel, mean square of its slope
+            self._bounds = {
+                name: variable((2, *self._bound_shape(layer, rule)))
+                for name, layer, rule in self._weights()
+                if weight_ranges == "learned"
+            }
+
+    def _weights(self) -> Iterator[tuple[str, Any, points.WeightRule]]:
+        seen = set()
+        for (path, _), site in self._plan.sites.items():
+            for rule in site.weights:
+                name = f"{path}/{rule.attribute}"
+                if name not in seen:
+                    seen.add(name)
+                    yield name, self._layers[path], rule
+
+    def _grid(self, layer: Any, rule: points.WeightRule) -> tuple[tuple[int, ...], int]:
+        """Returns the axes that have scales of their own, and the bits, of a layer's weight."""
+        kind = type(layer).__name__
+        dense = kind in ("Dense", "EinsumDense")
+        per_channel = self._target.per_channel_dense if dense else self._target.per_channel
+        four = self._target.weights == "int4" and (dense or kind in ("Conv1D", "Conv2D"))
+        return rule.channel_axes if per_channel else (), 4 if four else 8
+
+    def _bound_shape(self, layer: Any, rule: points.WeightRule) -> tuple[int, ...]:
+        shape = getattr(layer, rule.attribute).shape
+        kept = {axis % len(shape) for axis in self._grid(layer, rule)[0]}
+        return tuple(int(size) if axis in kept else 1 for axis, size in enumerate(shape))
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Learned (lowest, highest) by point; empty before training."""
+        learned = {}
+        for name, tracker in self._points.items():
+            low, high, batches = (float(value) for value in interception.read(tracker)[:3])
+            if batches:
+                learned[name] = (low, high)
+        return learned
+
+    @property
+    def bounds(self) -> dict[str, tuple[float, ...]]:
+        """Learned largest absolute values by weight, one for each scale; empty where weights do not learn theirs."""
+        return {
+            name: tuple(float(value) for value in interception.read(bound)[0].reshape(-1))
+            for name, bound in self._bounds.items()
+        }
+
+    def start(self) -> None:
+        """Gives the learned ranges of weights that have none yet their first value."""
+        for name, layer, rule in self._weights():
+            if name in self._bounds and not interception.read(self._bounds[name])[0].any():
+                values = np.abs(interception.read(getattr(layer, rule.attribute)))
+                shape = self._bound_shape(layer, rule)
+                axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+                largest = values.max(axis=axes, keepdims=True)
+                self._bounds[name].assign(np.stack([largest, np.zeros_like(largest)]))
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Returns all state by name, to go back to with ``recall``."""
+        everything = {**self._points, **self._bounds}
+        return {name: interception.read(variable).copy() for name, variable in everything.items()}
+
+    def recall(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        """Goes back to a snapshot of the same model.
+
+        Raises:
+            ValueError: it is of another model.
+        """
+        everything = {**self._points, **self._bounds}
+        if set(snapshot) != set(everything) or any(
+            np.shape(values) != tuple(everything[name].shape) for name, values in snapshot.items()
+        ):
+            raise ValueError(f"Received: {len(snapshot)} ranges for {len(everything)}.")
+        for name, values in snapshot.items():
+            everything[name].assign(np.asarray(values, np.float32))
+
+    def weights(self, path: str, layer: Any, rule: points.WeightRule, *, training: bool) -> Any:
+        """Returns a layer's weight as the file will hold it, a float32 tensor of its shape."""
+        import tensorflow as tf
+
+        # Under mixed precision ``variable.value`` is in half precision here; the file's weights are rounded from float32.
+        values = tf.convert_to_tensor(getattr(layer, rule.attribute)._value)
+        axes, bits = self._grid(layer, rule)
+        state = self._bounds.get(f"{path}/{rule.attribute}")
+        if state is None:
+            return fake_quantization.weights(values, axes, bits)
+        largest = fake_quantization.largest(tf.stop_gradient(values), axes)
+        bound = tf.where(state[0] > 0, tf.minimum(state[0], largest), largest)
+
+        def learn(slope: Any) -> None:
+            moved, power = _step(bound, slope, state[1])
+            state.assign(tf.where(self.learning, tf.stack([moved, power]), state))
+
+        return fake_quantization.bounded_weights(values, bound, axes, bits, learn if training else None)
+
+    def fixed(self, site: points.Site, values: Any) -> Any:
+        """Returns values rounded to the range that the format prescribes for the site's output."""
+        low, high = site.fixed  # type: ignore[misc]
+        return fake_quantization.activations(values, low, high, bits=self._bits)
+
+    def like(self, point: str, values: Any) -> Any:
+        """Returns pooled averages rounded to the range of another point."""
+        if point in self._points:
+            low, high = self._points[point][0], self._points[point][1]
+        else:
+            low, high = next(s.fixed for s in self._plan.sites.values() if s.name == point and s.fixed)
+        if self._bits == 16:
+            return fake_quantization.activations(values, low, high, bits=16)
+        return fake_quantization.averages(values, low, high)
+
+    def point(self, name: str, values: Any, *, training: bool) -> Any:
+        """Returns values rounded to the range of a point, which learns from them in training.
+
+        Args:
+            name: the point.
+            values: a float tensor of any shape.
+            training: whether this is a training step.
+        """
+        import tensorflow as tf
+
+        tracker = self._points[name]
+        if not training:
+            rounded = fake_quantization.activations(values, tracker[0], tracker[1], bits=self._bits)
+            return tf.where(tracker[2] > 0, rounded, values)  # a point that has learned nothing lets everything pass
+        seen = tf.cast(values, tf.float32)
+        low = tf.minimum(tf.reduce_min(seen), 0.0)
+        high = tf.maximum(tf.reduce_max(seen), 0.0)
+        batches = tracker[2]
+        past = batches / (batches + 1.0)
+        averaging = tf.logical_or(self.learning, batches < 1)
+        learned = self._learned and name not in self._plan.inputs  # no gradient arrives at the data
+        if learned:
+            averaging = tf.logical_and(averaging, batches < _AVERAGED)
+        else:
+            past = tf.minimum(self._momentum, past)
+        moved = tf.stack([past * tracker[0] + (1 - past) * low, past * tracker[1] + (1 - past) * high, batches + 1.0])
+        state = tracker.read_value() if hasattr(tracker, "read_value") else tf.convert_to_tensor(tracker)
+        current = tf.stop_gradient(tf.where(averaging, tf.concat([moved, state[3:]], 0), state))
+        tracker.assign(current)
+        if not learned:
+            return fake_quantization.activations(values, current[0], current[1], bits=self._bits)
+
+        def learn(slope_of_low: Any, slope_of_high: Any) -> None:
+            low, power_of_low = _step(current[0], slope_of_low, current[3])
+            high, power_of_high = _step(current[1], slope_of_high, current[4])
+            stepped = tf.stack([low, high, current[2], power_of_low, power_of_high])
+            ready = tf.logical_and(self.learning, tf.logical_not(averaging))
+            tracker.assign(tf.where(ready, stepped, current))
+
+        return fake_quantization.learned_activations(values, current[0], current[1], self._bits, learn)
+
+
+def _step(bound: Any, slope: Any, power: Any) -> tuple[Any, Any]:
+    """Returns a bound one step down its slope in log space, and the new mean square of the slope."""
+    import tensorflow as tf
+
+    slope = bound * slope
+    slope = tf.where(tf.math.is_finite(slope), slope, tf.zeros_like(slope))  # a loss scale may overflow
+    squared = slope * slope
+    power = tf.where(power > 0, _DECAY * power + (1 - _DECAY) * squared, squared)
+    return bound * tf.exp(-_RATE * tf.tanh(slope * tf.math.rsqrt(power + _TINY))), power
