@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -86,22 +87,35 @@ def their_converter(model, samples):
     return converter
 
 
-def stream(path: Path, count: int) -> Iterator:
-    """Yields ``count`` samples of a ``.npy`` file; a file mapped whole would count as memory of the process."""
-    import numpy as np
+class Stream:
+    """The first samples of a ``.npy`` file, read anew each time; a file mapped whole would count as the process's memory.
 
-    for start in range(0, count, 50):
-        yield from np.array(np.load(path, mmap_mode="r")[start : min(start + 50, count)])
+    Args:
+        path: the file.
+        count: how many samples.
+        wrap: what becomes of each sample. Default: it stays as it is.
+    """
+
+    def __init__(self, path: Path, count: int, wrap: Callable[[Any], Any] = lambda sample: sample) -> None:
+        self.path, self.count, self.wrap = path, count, wrap
+
+    def __iter__(self) -> Iterator[Any]:
+        import numpy as np
+
+        for start in range(0, self.count, 50):
+            for sample in np.array(np.load(self.path, mmap_mode="r")[start : min(start + 50, self.count)]):
+                yield self.wrap(sample)
 
 
-def with_ai_edge_quantizer(float_file: bytes, samples) -> bytes:
+def with_ai_edge_quantizer(float_file: bytes, samples: Stream) -> bytes:
     """Returns the full int8 file of ai-edge-quantizer: its calibration and its quantizer."""
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer, recipe
 
     library = quantizer.Quantizer(bytearray(float_file), recipe.static_wi8_ai8())
     ((key, signature),) = Interpreter(model_content=float_file).get_signature_list().items()
-    ranges = library.calibrate({key: ({signature["inputs"][0]: sample[None]} for sample in samples)}, num_threads=2)
+    samples.wrap = lambda sample: {signature["inputs"][0]: sample[None]}
+    ranges = library.calibrate({key: samples}, num_threads=2)
     return bytes(library.quantize(ranges, enable_progress_report=False).quantized_model)
 
 
@@ -113,7 +127,7 @@ def convert_once(contender: str, folder: Path, count: int) -> dict:
     model = None
     if contender in WHOLE:
         model = keras.models.load_model(folder / "model.keras", compile=False)
-    samples = stream(folder / "samples.npy", count)
+    samples = Stream(folder / "samples.npy", count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     if contender.startswith("tfcompress"):
@@ -139,7 +153,7 @@ def convert_with_their_ranges(folder: Path, count: int) -> dict:
     from tfcompress import TARGETS, flatbuffer, lowering, quantization
 
     model = keras.models.load_model(folder / "model.keras", compile=False)
-    converter = their_converter(model, stream(folder / "samples.npy", count))
+    converter = their_converter(model, Stream(folder / "samples.npy", count))
     converter._experimental_calibrate_only = True
     calibrated = flatbuffer.parse(converter.convert())
     lowered = lowering.lower_keras(model)

@@ -148,7 +148,10 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
     flags.DEFINE_string(
-        "report", None, "also write the account, layer by layer: .html a self-contained page, .json, or .txt", flag_values=values
+        "report",
+        None,
+        "also write the account, layer by layer: .html a self-contained page, .json, or .txt",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "json", None, "also write the account of the conversion as JSON; - is stdout", flag_values=values
