@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models import striped_pictures, tiny_cnn
+from tfcompress import flatbuffer
 from tfcompress.interpreter import open_model
 
 ROOT = Path(__file__).parent.parent
@@ -83,6 +84,31 @@ def test_rules_leave_a_layer_in_float_and_repairs_are_reported(folder):
     assert done.returncode == 0, done.stderr
     assert "equalization" in done.stdout
     assert "bytes_by_kind" in json.loads((folder / "account.json").read_text())
+
+
+def test_weights_with_one_scale_each_or_for_dense_alone(folder):
+    scales = {}
+    for name, flag in (("every", "--noper_channel"), ("dense", "--noper_channel_dense")):
+        done = convert(
+            folder,
+            "--target=cpu-int8",
+            f"--representative_data={folder}/x.npy",
+            flag,
+            f"--output={folder}/{name}.tflite",
+        )
+        assert done.returncode == 0, done.stderr
+        parsed = flatbuffer.parse((folder / f"{name}.tflite").read_bytes())
+        graph = parsed.subgraphs[0]
+        scales[name] = {
+            flatbuffer.op_name(parsed, operator): len(graph.tensors[operator.inputs[1]].quantization.scale)
+            for operator in graph.operators
+            if flatbuffer.op_name(parsed, operator) in ("CONV_2D", "FULLY_CONNECTED")
+        }
+    assert set(scales["every"].values()) == {1}
+    assert scales["dense"]["FULLY_CONNECTED"] == 1 < scales["dense"]["CONV_2D"]
+    done = convert(folder, "--noper_channel", f"--output={folder}/never.tflite")
+    assert done.returncode == 2
+    assert "Received: no --target" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ Nothing is changed here.
 
 from typing import Any
 
-from . import flatbuffer
+from . import flatbuffer, summaries
 from .errors import ConversionError
 from .targets import Target
 
@@ -49,10 +49,10 @@ def complaints(content: bytes, target: Target) -> list[str]:
         found += _dynamic(model)
     if target.operators is not None:
         for graph in model.subgraphs:
-            for operator in graph.operators or []:
+            for operator, layer in zip(graph.operators or [], summaries.op_layers(graph), strict=True):
                 op = flatbuffer.op_name(model, operator)
                 if op not in target.operators:
-                    found.append(f"it has no {op} (layer {flatbuffer.layer_name(graph, operator)})")
+                    found.append(f"it has no {op} (layer {layer})")
     if target.name == "edge-tpu":
         found += _too_deep(model)
     return list(dict.fromkeys(found))
@@ -74,12 +74,11 @@ def _dynamic(model: Any) -> list[str]:
 def _too_deep(model: Any) -> list[str]:
     found = []
     for graph in model.subgraphs:
-        for operator in graph.operators or []:
+        for operator, layer in zip(graph.operators or [], summaries.op_layers(graph), strict=True):
+            op = flatbuffer.op_name(model, operator)
             for index in operator.outputs:
                 shape = graph.tensors[int(index)].shape
                 outer = [] if shape is None else [int(size) for size in shape][:-_INNERMOST]
                 if any(size != 1 for size in outer):
-                    found.append(
-                        f"only the three innermost axes may be longer than 1 (layer {flatbuffer.layer_name(graph, operator)})"
-                    )
+                    found.append(f"only the three innermost axes of {op} may be longer than 1 (layer {layer})")
     return found

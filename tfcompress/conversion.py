@@ -322,13 +322,17 @@ def _repair(
 
 
 def _left_in_float(tflite: bytes, target: Target, forbidden: Sequence[str]) -> str:
-    ops = verification.float_operators(tflite)
-    because = f" The operators {', '.join(ops[:5])} stayed in float." if ops else ""
+    names = list(dict.fromkeys(name.split(";")[0] for name in forbidden))  # without what the converter fused into each
+    ops = [f"{op} (layer {_few(layers, 3)})" for op, layers in verification.float_operators(tflite).items()]
+    because = f" What stayed in float: {_few(ops, 5)}." if ops else ""
     return (
-        f"A {target.name} file must not hold float tensors. Received {len(forbidden)}: {', '.join(forbidden[:5])}"
-        f"{', ...' if len(forbidden) > 5 else ''}.{because} Replace the layer, allow the operator by name "
-        "(--allow_float=OP*), or pass strict=False (--nostrict) to keep them."
+        f"A {target.name} file must not hold float tensors. Received {len(forbidden)}: {_few(names, 5)}.{because} "
+        "Replace the layer, allow the operator by name (--allow_float=OP*), or pass strict=False (--nostrict) to keep them."
     )
+
+
+def _few(names: Sequence[str], count: int) -> str:
+    return ", ".join([*names[:count], *(["..."] if len(names) > count else [])])
 
 
 def _lower(source: sources.Source, stored: Any, target: Target, debug: bool) -> lowering.Lowered:

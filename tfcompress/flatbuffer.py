@@ -24,7 +24,6 @@ __all__ = [
     "dtype_of",
     "expose",
     "fold_dynamic_reshapes",
-    "layer_name",
     "new_buffer",
     "new_operator",
     "op_counts",
@@ -209,13 +208,6 @@ def tensor_name(tensor: Any) -> str:
     """Returns the tensor's name as text."""
     name = tensor.name
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
-
-
-def layer_name(graph: Any, operator: Any) -> str:
-    """Returns the layer that an operator comes from, as far as the names of its outputs and constants tell."""
-    names = [tensor_name(graph.tensors[index]) for index in _indices(operator.outputs) if index >= 0]
-    names += [tensor_name(graph.tensors[index]) for index in _indices(operator.inputs)[1:] if index >= 0]
-    return next((name for name in names if "/" in name), names[0] if names else "unnamed")
 
 
 def constant(model: Any, tensor: Any) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import flatbuffer
+from . import flatbuffer, summaries
 from .metrics import argmax_agreement
 from .targets import Target
 
@@ -153,21 +153,21 @@ def forbidden_floats(
     return names
 
 
-def float_operators(content: bytes) -> list[str]:
-    """Returns the names of the operators that compute in float, without the conversions to and from it.
+def float_operators(content: bytes) -> dict[str, list[str]]:
+    """Returns the operators that compute in float, without the conversions to and from it, and each one's layers.
 
     Args:
         content: the bytes of the file.
     """
     model = flatbuffer.parse(content)
-    found = []
+    found: dict[str, dict[str, None]] = {}
     for graph in model.subgraphs:
-        for operator in graph.operators or []:
+        for operator, layer in zip(graph.operators or [], summaries.op_layers(graph), strict=True):
             op = flatbuffer.op_name(model, operator)
             results = [graph.tensors[int(index)] for index in operator.outputs if int(index) >= 0]
             if op != "DEQUANTIZE" and any(flatbuffer.type_name(t) in flatbuffer.FLOAT_TYPES for t in results):
-                found.append(op)
-    return list(dict.fromkeys(found))
+                found.setdefault(op, {})[layer] = None
+    return {op: list(layers) for op, layers in found.items()}
 
 
 def _touched_by_permitted(model: Any, graph: Any, allow_float: Sequence[str], kept: Collection[str]) -> set[int]:

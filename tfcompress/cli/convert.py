@@ -1,5 +1,6 @@
 """``tfcompress convert``: a model file becomes a ``.tflite`` file."""
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from absl import flags
 
 from ..errors import ConversionError, DataError
 from ..files import check_distinct, check_exists, check_writable, write_atomically
-from ..targets import BACKENDS, TARGETS
+from ..targets import BACKENDS, TARGETS, Target
 from .parsing import UsageError, help_text, new_flags, parse, parse_overrides, parse_shapes, show
 from .progress import Progress
 
@@ -40,6 +41,19 @@ def _flags() -> flags.FlagValues:
         "what the file is for: "
         + "; ".join(f"{name}, {target.purpose}" for name, target in TARGETS.items())
         + ". Without it cpu-int8 where ranges or data are there, else dynamic",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "per_channel",
+        None,
+        "one scale for each channel of the weights of convolutions and Dense, or with --noper_channel one for all, as older "
+        "runtimes need it. Without it as the target has it",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "per_channel_dense",
+        None,
+        "the same for Dense alone, as TFLite Micro's older kernels need it",
         flag_values=values,
     )
     flags.DEFINE_multi_string(
@@ -181,7 +195,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             check_writable(path, overwrite=values.overwrite)
     request = {
         "model": values.model,
-        "target": values.target,
+        "target": _target(values),
         "representative_data": values.representative_data,
         "input_shapes": parse_shapes(values.input_shape),
         "signature": values.signature,
@@ -254,6 +268,18 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         write_atomically(values.json, record + "\n", overwrite=values.overwrite)
     show(record if values.json == "-" else f"{result}\nwrote    {', '.join(written)}")
     return 0
+
+
+def _target(values: flags.FlagValues) -> Target | str | None:
+    """Returns the target with the scales that the flags ask for; the flag for Dense goes before the one for all weights."""
+    dense = values.per_channel if values.per_channel_dense is None else values.per_channel_dense
+    asked = {"per_channel": values.per_channel, "per_channel_dense": dense}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    if not changes:
+        return values.target
+    if values.target is None:
+        raise UsageError("--per_channel and --per_channel_dense change a target. Received: no --target. Name it.")
+    return dataclasses.replace(TARGETS[values.target], **changes)
 
 
 def _report(result: Any, layers: tuple, record: str, values: flags.FlagValues) -> None:
