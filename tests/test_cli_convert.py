@@ -57,7 +57,7 @@ def test_saved_ranges_give_the_same_file_again(folder):
     assert "by Percentile(values_per_sample=8192, seed=0, percentile=99.99) on 64 samples" in again.stdout
     account = (folder / "account.txt").read_text()
     assert "loses    most in #" in account or "not checked" in account
-    assert account.count(" percentile ") >= 5  # a line for each layer
+    assert account.count(" percentile ") >= 4  # a line for each layer
     assert (folder / "again.tflite").read_bytes() == (folder / "first.tflite").read_bytes()
 
 
