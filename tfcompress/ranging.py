@@ -3,7 +3,7 @@
 Decides and counts; measuring is done in ``calibration``, and which tensors need a range is known to ``quantization``.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
