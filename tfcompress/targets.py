@@ -94,7 +94,9 @@ class Target:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values; the operators are left out."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ("operators", "in_float")}
+        return {
+            name: value for name, value in dataclasses.asdict(self).items() if name not in ("operators", "in_float")
+        }
 
 
 _INT8 = {"weights": "int8", "activations": "int8", "input_type": "int8", "output_type": "int8", "strict": True}
