@@ -97,7 +97,11 @@ def run_workers(program: str) -> list[subprocess.CompletedProcess]:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="Keras 3.15.1 reduces a batch outside a replica: keras-team/keras issue 20585")
+@pytest.mark.xfail(
+    raises=AssertionError,
+    strict=True,
+    reason="Keras 3.15.1 reduces a batch outside a replica: keras-team/keras issue 20585",
+)
 def test_plain_keras_fits_on_two_workers():
     """No callback of ours: once this passes, the guide must say otherwise."""
     done = run_workers(FIT)

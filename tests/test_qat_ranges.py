@@ -33,7 +33,9 @@ def test_slope_of_a_weight_bound_is_that_of_its_formula():
         loss = tf.reduce_sum(upstream * rounded)
     gradient = tape.gradient(loss, weights)
     step = np.array([0.5, 1.0]) / 127
-    np.testing.assert_allclose(rounded, [[round(0.11 / step[0]) * step[0], round(-0.9 / step[1]) * step[1]], [0.5, 1.0]])
+    np.testing.assert_allclose(
+        rounded, [[round(0.11 / step[0]) * step[0], round(-0.9 / step[1]) * step[1]], [0.5, 1.0]]
+    )
     np.testing.assert_allclose(gradient, [[1.0, 2.0], [0.0, 0.0]])  # 0.62 and 2.0 are clipped
     inside = (np.array(rounded) - np.array(weights))[0] / [0.5, 1.0]
     np.testing.assert_allclose(slopes[0], [[inside[0] + 3.0, 2 * inside[1] + 4.0]], rtol=1e-5)
@@ -100,9 +102,13 @@ def test_ranges_start_from_representative_data():
     seen = {}
     model = compiled(tiny_cnn())
     qat = tfc.QuantizationAwareTraining(representative_data=10 * X, momentum=0.99)
-    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.setdefault(batch, dict(qat.ranges)))
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.setdefault(batch, dict(qat.ranges))
+    )
     fit(model, qat, watch, epochs=1)
-    assert seen[0]["input:image"][1] == pytest.approx(np.mean([10 * X[i : i + 32].max() for i in range(0, 256, 32)]), rel=0.2)
+    assert seen[0]["input:image"][1] == pytest.approx(
+        np.mean([10 * X[i : i + 32].max() for i in range(0, 256, 32)]), rel=0.2
+    )
     assert seen[0]["input:image"][1] > 5 * X[:32].max()
     with pytest.raises(DataError, match="image"):
         fit(compiled(tiny_cnn()), tfc.QuantizationAwareTraining(representative_data=X[..., :1]))

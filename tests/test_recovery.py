@@ -199,7 +199,9 @@ def test_an_interrupted_fit_goes_on_to_the_same_end(name, tmp_path):
         keep = keras.callbacks.BackupAndRestore(tmp_path / str(interrupted))
         if interrupted:
             with pytest.raises(KeyboardInterrupt):
-                model.fit(Failing(), epochs=4, shuffle=False, verbose=0, callbacks=[CALLBACKS[name](), keep, Raising(1)])
+                model.fit(
+                    Failing(), epochs=4, shuffle=False, verbose=0, callbacks=[CALLBACKS[name](), keep, Raising(1)]
+                )
             model, _ = pair(False)
         model.fit(Failing(), epochs=4, shuffle=False, verbose=0, callbacks=[CALLBACKS[name](), keep])
         assert int(model.optimizer.iterations) == 4 * len(Failing())

@@ -136,6 +136,15 @@ def test_a_device_names_the_operator_it_lacks_and_the_layer():
         compatibility.check(result.tflite, TARGETS["ethos-u"], "net")
 
 
+def test_a_device_names_the_operator_it_has_in_float_only():
+    model = with_layer(layers.Activation("softplus", name="soft"))
+    assert tfc.convert(model, target="cpu-int8", representative_data=X).ops["LOG"] == 1
+    with pytest.raises(ConversionError, match=r"micro cannot run net: its EXP takes float32 only \(layer .*soft"):
+        tfc.convert(model, target="micro", representative_data=X)
+    any_type = dataclasses.replace(TARGETS["micro"], name="mine", in_float=frozenset())
+    assert tfc.convert(model, target=any_type, representative_data=X).float_tensors == ()
+
+
 def test_strict_mode_lets_named_operators_pass():
     class Erf(keras.layers.Layer):
         def call(self, x):

@@ -13,6 +13,7 @@ from .targets import Target
 __all__ = ["check", "complaints"]
 
 _SHOWN = 3
+_QUANTIZED = ("INT8", "UINT8", "INT16")
 _INNERMOST = 3  # of an Edge TPU's tensors; every axis before them has length 1
 
 
@@ -53,9 +54,15 @@ def complaints(content: bytes, target: Target) -> list[str]:
                 op = flatbuffer.op_name(model, operator)
                 if op not in target.operators:
                     found.append(f"it has no {op} (layer {layer})")
+                elif op in target.in_float and _is_integer(graph, operator):
+                    found.append(f"its {op} takes float32 only (layer {layer})")
     if target.name == "edge-tpu":
         found += _too_deep(model)
     return list(dict.fromkeys(found))
+
+
+def _is_integer(graph: Any, operator: Any) -> bool:
+    return any(flatbuffer.type_name(graph.tensors[int(index)]) in _QUANTIZED for index in operator.outputs)
 
 
 def _dynamic(model: Any) -> list[str]:

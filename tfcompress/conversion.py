@@ -69,6 +69,7 @@ def convert(
     nhwc: bool = False,
     allow_unsafe: bool = False,
     on_progress: Callable[[int, int | None], None] | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
     debug: bool = False,
 ) -> Conversion:
     """Returns the ``.tflite`` file of a model for a target, with an account of what was done.
@@ -116,6 +117,8 @@ def convert(
         nhwc: whether a PyTorch model's pictures come as (n, h, w, c), as TFLite has them. Default: False, as in PyTorch.
         allow_unsafe: whether a file may bring code or pickles along. Default: False.
         on_progress: called with (samples calibrated, total or None) now and then. Default: nothing.
+        on_stage: called with what is done next, such as "quantizing model.keras for cpu-int8": should a native library take
+            the process with it, the last one says where. Default: nothing.
         debug: whether TensorFlow's log lines are shown. Default: False.
 
     Raises:
@@ -142,6 +145,7 @@ def convert(
         raise ValueError(f"ranges must be 'trained' or 'calibrated'. Received: ranges={ranges!r}.")
     chosen_observer = calibrating.resolve_observer(observer)
     chosen = resolve_target(target) if target is not None else None
+    on_stage(f"opening {model if isinstance(model, str | os.PathLike) else type(model).__name__}")
     source = sources.open_source(
         model,
         signature=signature,
@@ -164,7 +168,9 @@ def convert(
         repairing.check_methods([repair] if isinstance(repair, str) else list(repair))
     precision_rules = precision.read_rules(rules)
     quantizer = quantization.resolve_backend(backend, chosen, precision_rules) if chosen.integer else None
+    on_stage(f"lowering {source.name}")
     lowered = _lower(source, stored, chosen, debug)
+    on_stage(f"calibrating {source.name}")
     samples = None
     if representative_data is not None:
         if features is not None:
@@ -200,6 +206,7 @@ def convert(
         origins = quantization.origins(lowered.content, found, lowered.trained, measured.ranges if measured else {})
         hub = outcome.hub or lowered.content
         if repair:
+            on_stage(f"repairing {source.name}")
             repaired = _repair(hub, found, samples, chosen, repair, chosen_observer, debug)
             hub, found, repairs = repaired.content, dict(repaired.ranges), repaired.steps
         if source.kind != "keras" and lowered.trained and quantizer == "tensorflow":
@@ -210,9 +217,9 @@ def convert(
                 for name, pair in (measured.ranges if measured else {}).items()
                 if name not in lowered.trained
             }
-        with ThreadPoolExecutor(
-            1
-        ) as background:  # the quantizer leaves all cores but one to the source model's answers
+        on_stage(f"quantizing {source.name} for {chosen.name}")
+        # The quantizer leaves all cores but one to the source model's answers.
+        with ThreadPoolExecutor(1) as background:
             if samples is not None:
                 expected = background.submit(lowered.reference, samples.first())
             tflite = quantization.quantize(hub, found, chosen, rules=precision_rules, backend=quantizer, debug=debug)
@@ -235,6 +242,7 @@ def convert(
     if forbidden and (chosen.strict if strict is None else strict):
         raise StrictError(_left_in_float(tflite, chosen, forbidden))
     parity = None
+    on_stage(f"running the finished file of {source.name}")
     if samples is not None:
         first = samples.first()
         answers = expected.result() if expected is not None else lowered.reference(first)

@@ -123,9 +123,7 @@ def activations(values: Any, low: Any, high: Any, bits: int = 8) -> Any:
     return tf.cast(rounded, values.dtype)
 
 
-def learned_activations(
-    values: Any, low: Any, high: Any, bits: int, on_slopes: Callable[[Any, Any], None]
-) -> Any:
+def learned_activations(values: Any, low: Any, high: Any, bits: int, on_slopes: Callable[[Any, Any], None]) -> Any:
     """Returns what ``activations`` returns; while gradients are computed, ``on_slopes`` gets those of ``low`` and ``high``.
 
     With e = (values' - values) / (high - low) for values inside, the derivatives with respect to high are e inside and 1

@@ -77,7 +77,11 @@ class Calibration:
         parts = [
             f"by {self.observer} on {self.samples} samples",
             *([f"{other} of {len(self.ranges)} tensors by other observers"] if other else []),
-            *([f"{self.sampled} values of each sample counted, its extremes exact"] if self.sampled is not None else []),
+            *(
+                [f"{self.sampled} values of each sample counted, its extremes exact"]
+                if self.sampled is not None
+                else []
+            ),
             *(["measured by TFLiteConverter's own calibrator"] if self.calibrator != "tfcompress" else []),
             *([f"data {self.data_sha256[:12]}"] if self.data_sha256 else []),
         ]

@@ -41,7 +41,9 @@ class Site:
     follows: str | None = None
     parts: Parts | None = None
 
-    def run(self, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict, at: Callable[[str, Any], Any]) -> Any:
+    def run(
+        self, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict, at: Callable[[str, Any], Any]
+    ) -> Any:
         """Returns the outputs of the layer's call, whose inner points pass ``at(name, values)``; not yet the output's.
 
         Args:
@@ -58,7 +60,9 @@ class Site:
         with interception.swapped_activation(layer, around if self.inner else None):
             if self.parts is None:
                 return call(*args, **kwargs)
-            return self.parts(layer, lambda values: at(f"{self.name}:depthwise", values), args[0] if args else kwargs["inputs"])
+            return self.parts(
+                layer, lambda values: at(f"{self.name}:depthwise", values), args[0] if args else kwargs["inputs"]
+            )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import keras
 import numpy as np
 
-from . import feeding, interception, phases, points, signatures, training_state
+from . import feeding, interception, phases, points, recovery, signatures, training_state
 from .backend import check_backend
 from .errors import TrainingError
 from .ranges import RangeAsset, TrainedRanges, hash_weights
@@ -188,7 +188,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             TrainingError: nothing was learned yet.
         """
         self._begin_inference()
-        self._recording = recorded = {}
+        recorded: dict[str, Any] = {}
+        self._recording = recorded
         try:
             self._subject(inputs, training=False)
         finally:
@@ -221,10 +222,9 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         """Prepares the trackers; the fake quantization starts with ``begin_epoch`` or ``begin_step``."""
         self.remove(self._subject)
         self._prepare()
-        self._fitting = True
+        self._enter()
         self._fresh = True
         self._quantized_from = None
-        phases.enter(self.model, self)
         own = weakref.ref(self._subject)
         interception.attach_asset(self._subject, RangeAsset(functools.partial(self._current, own)))
         if self.model.train_function is None:
@@ -252,8 +252,13 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Starts the fake quantization at its step, and marks that what is traced now is a training step."""
-        if self.begin_step is not None and not self.settled() and self._step() >= self.begin_step:
-            self._quantize(self._epoch)
+        if not self.settled():
+            by_step = self.begin_step is not None and self._step() >= self.begin_step
+            if self._quantized_from is not None or by_step:  # or a conversion in the middle of the fit took it off
+                self._quantize(self._epoch)
+        if not self._fitting:
+            self._enter()
+        recovery.guard(self.model)
         self._training_now = True
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -350,10 +355,16 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         watched = {path: self._layers[path] for path in {path for path, _ in self.plan.sites}}
         self._interception = interception.Interception(self._subject, watched, self._on_layer, self._on_model)
 
+    def _enter(self) -> None:
+        self._fitting = True
+        phases.enter(self.model, self)
+
     def _quantize(self, epoch: int) -> None:
         """Starts the fake quantization of training."""
+        self._enter()
         self._trackers.start()  # type: ignore[union-attr]
-        self._quantized_from = epoch
+        if self._quantized_from is None:
+            self._quantized_from = epoch
         self._install()
         if self.representative_data is not None and not self.ranges:
             self._observe()
@@ -362,7 +373,6 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     def _compile_training(self) -> None:
         interception.forget_functions(self._subject)
         self.model.make_train_function(force=True)
-        self.model.train_function = self._guarded(self.model.train_function)
 
     def _observe(self) -> None:
         """Gives activations their first ranges from the representative data."""
@@ -395,7 +405,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             interception.forget_functions(model)
 
     def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Keras calls no ``on_train_end`` after an exception: a step that fails takes the interception off itself."""
+        """Keras calls no ``on_test_end`` after an exception: a step that fails takes the interception off itself."""
         import tensorflow as tf
 
         def step(*args: Any, **kwargs: Any) -> Any:

@@ -73,8 +73,7 @@ class TrainedRanges:
             default = TARGETS["cpu-int8"]
             target, rounding = str(record.get("target", default.name)), dict(record.get("rounding", default.rounding))
             weights = {
-                str(name): tuple(float(bound) for bound in bounds)
-                for name, bounds in record.get("weights", {}).items()
+                str(name): tuple(float(bound) for bound in bounds) for name, bounds in record.get("weights", {}).items()
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"The asset {ASSET} of the model is damaged: {error}. Save the model again.") from error

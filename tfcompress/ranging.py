@@ -3,7 +3,7 @@
 Decides and counts; measuring is done in ``calibration``, and which tensors need a range is known to ``quantization``.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,9 +26,7 @@ __all__ = ["Choice", "Found", "RememberingSamples", "check_available", "find_ran
 Choice = Literal["trained", "calibrated"]
 
 
-def usable_ranges(
-    source: sources.Source, ranges: Choice | None, target: Target
-) -> TrainedRanges | None:
+def usable_ranges(source: sources.Source, ranges: Choice | None, target: Target) -> TrainedRanges | None:
     """Returns the ranges that training stored with the model; None where there are none to use.
 
     Args:

@@ -111,7 +111,9 @@ def _separated(layer: Any, between: Callable[[Any], Any], inputs: Any) -> Any:
     x = ops.conv(between(x), widened(layer.pointwise_kernel), padding=layer.padding, data_format=layer.data_format)
     x = ops.squeeze(x, row) if along else x
     if layer.use_bias:
-        x = ops.add(x, ops.reshape(layer.bias, (1, -1, *[1] * layer.rank) if first else (1,) * (layer.rank + 1) + (-1,)))
+        x = ops.add(
+            x, ops.reshape(layer.bias, (1, -1, *[1] * layer.rank) if first else (1,) * (layer.rank + 1) + (-1,))
+        )
     return x if layer.activation is None else layer.activation(x)
 
 
@@ -137,7 +139,8 @@ def _einsum(layer: Any) -> Rule:
 
 
 RULES: dict[str, Rule | Callable[[Any], Rule]] = {
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Dense"), _LINEAR),
+    **dict.fromkeys(("Conv1D", "Conv2D", "Dense"), _LINEAR),
+    "Conv3D": Rule("opaque", (WeightRule("kernel"),), reason="TFLite has CONV_3D in float only"),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
     "Conv2DTranspose": Rule("linear", (WeightRule("kernel", (-2,)),)),
     **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),

@@ -142,7 +142,9 @@ def _least(
             low = middle
     while not confirm(best):  # a lucky look, on a machine that had other things to do
         if high >= _MOST:
-            raise TrainingError(f"The budget must be within reach. Received: {wish}, met once and then missed. Try again.")
+            raise TrainingError(
+                f"The budget must be within reach. Received: {wish}, met once and then missed. Try again."
+            )
         high = min(high + _STEP, _MOST)
         best = smaller(high)
     return best

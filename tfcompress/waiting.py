@@ -8,8 +8,10 @@ from . import averages, phases
 
 __all__ = ["AfterSchedule", "after_schedule"]
 
-_WAITING = ("on_train_batch_begin", "on_train_batch_end", "on_test_batch_begin", "on_test_batch_end")
-_WAITING += ("on_test_begin", "on_test_end")
+_WAITING = (
+    *("on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end"),
+    *("on_test_batch_begin", "on_test_batch_end"),
+)
 _HOOKS = ("on_train_begin", "on_epoch_begin", "on_predict_begin", "on_predict_end")
 
 

@@ -3,9 +3,9 @@
 import dataclasses
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -14,6 +14,9 @@ from ..files import check_distinct, check_exists, check_writable, write_atomical
 from ..targets import BACKENDS, TARGETS, Target
 from .parsing import UsageError, help_text, new_flags, parse, parse_overrides, parse_shapes, show
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..isolation import Reporter
 
 __all__ = ["SUMMARY", "run"]
 
@@ -294,20 +297,23 @@ def _report(result: Any, layers: tuple, record: str, values: flags.FlagValues) -
         write_atomically(values.report, text + "\n", overwrite=values.overwrite)
 
 
-def convert_in_child(request: Mapping[str, Any], report: Callable[[int, int | None], None]) -> tuple[Any, tuple]:
+def convert_in_child(request: Mapping[str, Any], report: "Reporter") -> tuple[Any, tuple]:
     """Returns the conversion and, where asked for, its layers; runs in the child process.
 
     Args:
         request: "arguments" of ``conversion.convert``, and "layers", whether they are wanted.
-        report: called with (samples calibrated, total or None).
+        report: told of each stage, and of samples calibrated.
     """
     debug = request["arguments"]["debug"]
     _import_quietly(debug=debug)
     from ..conversion import convert
 
     arguments = dict(request["arguments"])
-    result = convert(arguments.pop("model"), on_progress=report, **arguments)
-    return result, result.layers(debug=debug) if request["layers"] else ()
+    result = convert(arguments.pop("model"), on_progress=report, on_stage=report.stage, **arguments)
+    if not request["layers"]:
+        return result, ()
+    report.stage("comparing the layers with the float file")
+    return result, result.layers(debug=debug)
 
 
 def _labels(path: str | None) -> list[str] | None:

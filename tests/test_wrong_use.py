@@ -1,0 +1,105 @@
+"""Callbacks used wrongly: one clear error before the first step."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import tfcompress as tfc
+from tfcompress.errors import TrainingError
+
+X, Y = np.ones((32, 8), np.float32), np.zeros((32, 3), np.float32)
+
+CALLBACKS = {
+    "MagnitudePruning": lambda **options: tfc.MagnitudePruning(0.5, **options),
+    "ChannelPruning": lambda **options: tfc.ChannelPruning(0.5, multiple_of=1, **options),
+    "WeightClustering": tfc.WeightClustering,
+    "L1Penalty": lambda **options: tfc.L1Penalty(1e-3, **options),
+}
+each_callback = pytest.mark.parametrize("name", CALLBACKS)
+
+
+def dense(*, built: bool = True) -> keras.Model:
+    layers = [keras.layers.Dense(16, name="hidden"), keras.layers.BatchNormalization(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8,)), *layers] if built else layers)
+    model.compile("sgd", "mse", jit_compile=False)
+    return model
+
+
+@each_callback
+def test_a_model_that_was_not_built(name):
+    model = dense(built=False)
+    with pytest.raises(TrainingError, match="must be built before"):
+        model.fit(X, Y, verbose=0, callbacks=[CALLBACKS[name]()])
+    assert int(model.optimizer.iterations) == 0
+
+
+@each_callback
+@pytest.mark.parametrize(
+    "layers", ["nothing*", ["*", "nothing"], lambda path, layer: False], ids=["name", "list", "function"]
+)
+def test_layers_that_do_not_exist(name, layers):
+    model = dense()
+    with pytest.raises(ValueError, match="must match a layer|must choose at least one layer"):
+        model.fit(X, Y, verbose=0, callbacks=[CALLBACKS[name](layers=layers)])
+    assert int(model.optimizer.iterations) == 0
+    assert all(v.constraint is None and v.regularizer is None for v in model.variables)
+
+
+@pytest.mark.parametrize("callback", [tfc.MagnitudePruning, tfc.ChannelPruning])
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (75, "Write 0.75 for 75 %"),
+        (-0.5, "must be a fraction"),
+        (1.0, "must be a fraction"),
+        (lambda step: 75.0, "Write 0.75 for 75 %"),
+        (lambda step: -0.1, "must be a fraction"),
+    ],
+    ids=["75", "-0.5", "1.0", "answers 75", "answers -0.1"],
+)
+def test_sparsities_out_of_range(callback, schedule, message):
+    model = dense()
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, Y, verbose=0, callbacks=[callback(schedule)])
+    assert int(model.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize("schedule", [tfc.schedules.Polynomial, tfc.schedules.Cosine])
+def test_a_begin_after_the_end(schedule):
+    with pytest.raises(ValueError, match="end must come after begin. Received: begin=20, end=10"):
+        schedule(final=0.5, begin=20, end=10)
+
+
+BACKEND = """
+import numpy as np
+import tfcompress as tfc
+import keras
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+for make in (lambda: tfc.MagnitudePruning(0.5), lambda: tfc.ChannelPruning(0.5), lambda: tfc.WeightClustering(4),
+             lambda: tfc.L1Penalty(1e-3), lambda: tfc.QuantizationAwareTraining(), lambda: tfc.distill(model, model)):
+    try:
+        make()
+    except tfc.TfcompressError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "backend", [*(pytest.param(name, marks=pytest.mark.torch) for name in ("torch", "jax")), "numpy"]
+)
+def test_another_backend(backend):
+    if backend != "numpy":
+        pytest.importorskip(backend)
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", BACKEND], check=False, capture_output=True, text=True, env=environment)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("The callbacks need")]
+    assert len(lines) == 6, done.stderr[-2000:]
+    (message,) = set(lines)
+    assert message == (
+        f"The callbacks need Keras on TensorFlow. Received: the {backend} backend. Set KERAS_BACKEND=tensorflow before "
+        "Keras is imported."
+    )
