@@ -25,7 +25,7 @@ from tfcompress.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ("resnet8", "mnist", "mobilenet")
-DURATION = "DURATIONTEXT"
+DURATION = "One seed takes about 5 (resnet8), 2 (mnist) and 2 (mobilenet) minutes on two idle cores."
 PAIRS = 61  # runs of both files
 
 # What the means over all seeds must show, by case.

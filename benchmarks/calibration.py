@@ -3,7 +3,8 @@
 ``python benchmarks/calibration.py --samples=100 --json=calibration.json``. MobileNetV2 at 224x224 as in ``conversion.py``.
 Contenders take turns in one process, which has loaded everything before: float inference on XNNPACK with 2 threads at batch
 8 (the peer), ``min_max`` at batch 8, and every observer at the batch that ``calibrate`` chooses. Ratios are taken turn by
-turn. Peak memory is that of a child process which calibrates on a generator of 100 or 400 samples.
+turn. Peak memory is that of a child process which calibrates on a generator, by number of samples and batch, and of
+one in which TFLiteConverter does.
 """
 
 import json
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,20 +36,11 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_integer("rounds", 5, "interleaved runs of each contender", lower_bound=1, flag_values=values)
     flags.DEFINE_string("json", None, "also write the figures as JSON; - is stdout", flag_values=values)
     flags.DEFINE_integer("stream", 0, "internal: calibrate once on a generator of so many samples", flag_values=values)
+    flags.DEFINE_integer("batch", 1, "internal: samples of one inference of --stream", flag_values=values)
+    flags.DEFINE_boolean("peer", False, "internal: --stream by TFLiteConverter", flag_values=values)
     flags.DEFINE_boolean("prepare", False, "internal: write the model and its samples", flag_values=values)
     flags.DEFINE_string("folder", None, "internal: where the model and samples are", flag_values=values)
     return values
-
-
-def lower(folder: Path, samples: int) -> None:
-    """Writes the float flatbuffer and the samples."""
-    import keras
-
-    from tfcompress import lowering
-
-    prepare(folder, samples)
-    model = keras.models.load_model(folder / "model.keras", compile=False)
-    (folder / "float.tflite").write_bytes(lowering.lower_keras(model).content)
 
 
 def infer(content: bytes, samples: np.ndarray) -> None:
@@ -104,17 +96,47 @@ def inputs(content: bytes) -> list:
     ]
 
 
-def stream(folder: Path, count: int) -> dict:
+def stream(folder: Path, count: int, batch: int) -> dict:
     """Calibrates on a generator of ``count`` samples and returns the process's peak memory."""
     from tfcompress.calibration import calibrate
     from tfcompress.data import load_representative
 
     content = (folder / "float.tflite").read_bytes()
-    random = np.random.default_rng(0)
     specs = inputs(content)
-    generated = (random.uniform(-1, 1, specs[0].shape[1:]).astype(np.float32) for _ in range(count))
-    calibrate(content, load_representative(generated, specs), workers=THREADS)
+    samples = load_representative(generated(specs[0].shape[1:], count), specs)
+    calibrate(content, samples, workers=THREADS, batch=batch)
     return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def stream_to_peer(folder: Path, count: int) -> dict:
+    """Has TFLiteConverter calibrate on the same generator, and returns the process's peak memory."""
+    import keras
+    from conversion import their_converter
+
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    converter = their_converter(model, generated(model.input_shape[1:], count))
+    converter._experimental_calibrate_only = True
+    converter.convert()
+    return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def generated(shape: tuple, count: int) -> Iterator[np.ndarray]:
+    """Yields ``count`` samples that are made while they are read."""
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        yield random.uniform(-1, 1, shape).astype(np.float32)
+
+
+def peaks(folder: Path) -> list[dict]:
+    """Returns the peak memory for each number of samples and batch, ours and TFLiteConverter's."""
+    rows = []
+    for count in (100, 400):
+        for batch in (1, BATCH):
+            found = _child(folder, f"--stream={count}", f"--batch={batch}")
+            rows.append({"contender": "tfcompress", "samples": count, "batch": batch, **found})
+        found = _child(folder, f"--stream={count}", "--peer")
+        rows.append({"contender": "TFLiteConverter", "samples": count, "batch": 1, **found})
+    return rows
 
 
 def _child(folder: Path, *arguments: str) -> dict:
@@ -160,14 +182,19 @@ def main() -> int:
         return 2
     if values.folder:
         if values.prepare:
-            lower(Path(values.folder), values.samples)
-        print(json.dumps(stream(Path(values.folder), values.stream) if values.stream else {}))
+            prepare(Path(values.folder), values.samples)
+        folder, found = Path(values.folder), {}
+        if values.stream and values.peer:
+            found = stream_to_peer(folder, values.stream)
+        elif values.stream:
+            found = stream(folder, values.stream, values.batch)
+        print(json.dumps(found))
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _child(folder, "--prepare", f"--samples={values.samples}")
         wall, processor = measure(folder, values.rounds)
-        peaks = {count: _child(folder, f"--stream={count}")["peak_mb"] for count in (100, 400)}
+        memory = peaks(folder)
     rows = {
         contender: {
             "seconds": statistics.median(wall[contender]),
@@ -186,7 +213,7 @@ def main() -> int:
         "contenders": rows,
         "wall_seconds": wall,
         "processor_seconds": processor,
-        "peak_mb_by_samples": peaks,
+        "peak_mb": memory,
     }
     if values.json != "-":
         print(
@@ -197,7 +224,9 @@ def main() -> int:
             inference = f"{row['to_inference']:.2f} ({row['processor_to_inference']:.2f})"
             plain = f"{row['to_min_max']:.2f} ({row['processor_to_min_max']:.2f})"
             print(f"{contender:20}{row['seconds']:10.2f}{inference:>18}{plain:>18}")
-        print("peak memory on a stream: " + ", ".join(f"{peak:.0f} MB for {count}" for count, peak in peaks.items()))
+        print(f"{'peak memory on a stream':24}{'samples':>8}{'batch':>7}{'MB':>7}")
+        for row in memory:
+            print(f"{row['contender']:24}{row['samples']:8}{row['batch']:7}{row['peak_mb']:7.0f}")
     text = json.dumps(record, indent=2) + "\n"
     if values.json == "-":
         print(text, end="")

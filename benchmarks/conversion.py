@@ -1,8 +1,12 @@
 """How long int8 conversion takes, against TFLiteConverter and ai-edge-quantizer on the same model and samples in the same run.
 
-``python benchmarks/conversion.py --samples=100 --json=conversion.json``. MobileNetV2 at 224x224 that ends in logits, its
-BatchNorm statistics set by a seeded forward pass (an untrained one answers the same for every input). Each contender
-runs in a process of its own, in turns, so that peak memory is its own; the ratio is taken pair by pair.
+The full table takes about 45 minutes on two quiet cores:
+``python benchmarks/conversion.py --samples=100,1000 --rounds=3 --json=conversion.json``; ``--samples=20 --rounds=1`` shows in
+6 minutes that everything runs. MobileNetV2 at 224x224 that ends in logits, its BatchNorm statistics set by a seeded
+forward pass (an untrained one answers the same for every input). Each contender runs in a process of its own, in turns, and
+reads its samples as a stream, so that peak memory is its own; the ratio is taken pair by pair. The contenders "of .tflite"
+begin with the same float file: calibration and quantization alone. ``calibration.py`` follows on 100 samples: calibration
+against float inference, every observer against min/max, and peak memory by samples and batch.
 """
 
 import json
@@ -13,24 +17,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
 from tfcompress.files import write_atomically
 
-CONTENDERS = ("tfcompress", "TFLiteConverter", "ai-edge-quantizer")
+WHOLE = ("tfcompress", "TFLiteConverter", "ai-edge-quantizer")
+PARTS = ("tfcompress of .tflite", "ai-edge-quantizer of .tflite")
+CONTENDERS = (*WHOLE, *PARTS)
 FILES = ("tfcompress", "TFLiteConverter", "tfcompress, their ranges")
+SUMMARY = (
+    "Compares int8 conversion with TFLiteConverter and ai-edge-quantizer: seconds, peak memory, outputs. "
+    "The full table, --samples=100,1000 --rounds=3, takes about 45 minutes; --samples=20 --rounds=1 takes 6."
+)
 
 
 def _flags() -> flags.FlagValues:
     values = new_flags()
-    flags.DEFINE_integer("samples", 100, "representative samples", lower_bound=20, flag_values=values)
+    flags.DEFINE_list("samples", ["100", "1000"], "numbers of representative samples, 20 at least", flag_values=values)
     flags.DEFINE_integer("rounds", 3, "interleaved runs of each contender", lower_bound=1, flag_values=values)
+    flags.DEFINE_boolean("calibration", True, "whether calibration.py follows", flag_values=values)
     flags.DEFINE_string("json", None, "also write the figures as JSON; - is stdout", flag_values=values)
     flags.DEFINE_string("contender", None, "internal: convert once in this process", flag_values=values)
     flags.DEFINE_string("folder", None, "internal: where the model and samples are", flag_values=values)
+    flags.DEFINE_integer("count", 0, "internal: how many samples", flag_values=values)
     return values
 
 
@@ -38,6 +52,8 @@ def prepare(folder: Path, count: int) -> None:
     """Writes the model and its samples: smooth seeded pictures in [-1, 1]."""
     import keras
     import numpy as np
+
+    from tfcompress import lowering
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
@@ -55,6 +71,7 @@ def prepare(folder: Path, count: int) -> None:
     if len({tuple(row) for row in answers.round(4)}) != 20:
         raise SystemExit("the prepared model does not tell its inputs apart")
     model.save(folder / "model.keras")
+    (folder / "float.tflite").write_bytes(lowering.lower_keras(model).content)
     np.save(folder / "samples.npy", samples.astype(np.float32))
 
 
@@ -70,36 +87,57 @@ def their_converter(model, samples):
     return converter
 
 
-def with_ai_edge_quantizer(model, samples) -> bytes:
-    """Returns the full int8 file of ai-edge-quantizer: TFLiteConverter's float file, its calibration, its quantizer."""
-    import tensorflow as tf
+class Stream:
+    """The first samples of a ``.npy`` file, read anew each time; a file mapped whole would count as the process's memory.
+
+    Args:
+        path: the file.
+        count: how many samples.
+        wrap: what becomes of each sample. Default: it stays as it is.
+    """
+
+    def __init__(self, path: Path, count: int, wrap: Callable[[Any], Any] = lambda sample: sample) -> None:
+        self.path, self.count, self.wrap = path, count, wrap
+
+    def __iter__(self) -> Iterator[Any]:
+        import numpy as np
+
+        for start in range(0, self.count, 50):
+            for sample in np.array(np.load(self.path, mmap_mode="r")[start : min(start + 50, self.count)]):
+                yield self.wrap(sample)
+
+
+def with_ai_edge_quantizer(float_file: bytes, samples: Stream) -> bytes:
+    """Returns the full int8 file of ai-edge-quantizer: its calibration and its quantizer."""
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer, recipe
 
-    float_file = tf.lite.TFLiteConverter.from_keras_model(model).convert()
     library = quantizer.Quantizer(bytearray(float_file), recipe.static_wi8_ai8())
     ((key, signature),) = Interpreter(model_content=float_file).get_signature_list().items()
-    feeds = [{signature["inputs"][0]: sample[None]} for sample in samples]
-    ranges = library.calibrate({key: feeds}, num_threads=2)
+    samples.wrap = lambda sample: {signature["inputs"][0]: sample[None]}
+    ranges = library.calibrate({key: samples}, num_threads=2)
     return bytes(library.quantize(ranges, enable_progress_report=False).quantized_model)
 
 
-def convert_once(contender: str, folder: Path) -> dict:
+def convert_once(contender: str, folder: Path, count: int) -> dict:
     """Loads the model, converts it and returns seconds and peak memory; loading does not count."""
     import keras
-    import numpy as np
-    import tensorflow  # noqa: F401 - loading it is nobody's conversion time
+    import tensorflow as tf
 
-    model = keras.models.load_model(folder / "model.keras", compile=False)
-    samples = np.load(folder / "samples.npy", mmap_mode="r")
+    model = None
+    if contender in WHOLE:
+        model = keras.models.load_model(folder / "model.keras", compile=False)
+    samples = Stream(folder / "samples.npy", count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    if contender == "tfcompress":
+    if contender.startswith("tfcompress"):
         import tfcompress
 
-        content = tfcompress.convert(model, target="cpu-int8", representative_data=samples).tflite
-    elif contender == "ai-edge-quantizer":
-        content = with_ai_edge_quantizer(model, samples)
+        source = model or folder / "float.tflite"
+        content = tfcompress.convert(source, target="cpu-int8", representative_data=samples).tflite
+    elif contender.startswith("ai-edge-quantizer"):
+        converted = tf.lite.TFLiteConverter.from_keras_model(model).convert() if model else None
+        content = with_ai_edge_quantizer(converted or (folder / "float.tflite").read_bytes(), samples)
     else:
         content = their_converter(model, samples).convert()
     seconds = time.perf_counter() - start
@@ -108,15 +146,14 @@ def convert_once(contender: str, folder: Path) -> dict:
     return {"seconds": seconds, "peak_mb": peak / 1024, "loaded_mb": before / 1024, "size_bytes": len(content)}
 
 
-def convert_with_their_ranges(folder: Path) -> dict:
+def convert_with_their_ranges(folder: Path, count: int) -> dict:
     """Writes our file once more, from the very ranges that TFLiteConverter's calibrator measured."""
     import keras
-    import numpy as np
 
     from tfcompress import TARGETS, flatbuffer, lowering, quantization
 
     model = keras.models.load_model(folder / "model.keras", compile=False)
-    converter = their_converter(model, np.load(folder / "samples.npy", mmap_mode="r"))
+    converter = their_converter(model, Stream(folder / "samples.npy", count))
     converter._experimental_calibrate_only = True
     calibrated = flatbuffer.parse(converter.convert())
     lowered = lowering.lower_keras(model)
@@ -176,76 +213,113 @@ def _child(contender: str, folder: Path, *more: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def contest(folder: Path, count: int, rounds: int) -> dict:
+    """Returns seconds and memory of every run on ``count`` samples, ratios pair by pair, and what the files answer."""
+    runs: dict[str, list[dict]] = {contender: [] for contender in CONTENDERS}
+    for turn in range(rounds):
+        for contender in CONTENDERS if turn % 2 == 0 else CONTENDERS[::-1]:
+            runs[contender].append(_child(contender, folder, f"--count={count}"))
+            print(
+                f"{count} samples, round {turn + 1}: {contender:28} {runs[contender][-1]['seconds']:6.1f} s",
+                file=sys.stderr,
+            )
+    _child(FILES[2], folder, f"--count={count}")
+
+    def against(mine: str, other: str) -> list[float]:
+        return [b["seconds"] / a["seconds"] for a, b in zip(runs[mine], runs[other], strict=True)]
+
+    ratios = {other: against(WHOLE[0], other) for other in WHOLE[1:]} | {PARTS[1]: against(*PARTS)}
+    return {
+        "runs": runs,
+        "speed_ratio_median": statistics.median(ratios["TFLiteConverter"]),
+        "speed_ratios": ratios,
+        "outputs": compare(folder),
+    }
+
+
+def show(count: int, found: dict) -> None:
+    """Prints what ``contest`` found."""
+    print(f"int8 conversion of MobileNetV2 224x224, {count} samples, {len(found['runs'][WHOLE[0]])} interleaved rounds")
+    print(f"{'':30}{'median s':>10}{'peak MB':>10}{'bytes':>12}")
+    for contender, rows in found["runs"].items():
+        seconds = statistics.median(row["seconds"] for row in rows)
+        peak = statistics.median(row["peak_mb"] for row in rows)
+        print(f"{contender:30}{seconds:10.2f}{peak:10.0f}{rows[0]['size_bytes']:12,}")
+    for name, pairs in found["speed_ratios"].items():
+        middle, spread = statistics.median(pairs), f"{min(pairs):.2f} to {max(pairs):.2f}"
+        print(f"tfcompress is {middle:.2f} times as fast as {name} ({spread}, pair by pair)")
+    outputs = found["outputs"]
+    print(
+        f"outputs: {outputs['distinct_answers']} of 20 distinct, smallest activation scale "
+        f"{outputs['smallest_activation_scale']:.2e}, largest difference "
+        f"{outputs['largest_difference_steps']} step(s) on the same ranges"
+    )
+
+
+def is_sound(outputs: dict) -> bool:
+    """Returns whether the files tell their inputs apart and agree with TFLiteConverter's on the same ranges."""
+    return (
+        outputs["distinct_answers"] == 20
+        and outputs["smallest_activation_scale"] > 1e-6
+        and outputs["largest_difference_steps"] <= 1
+    )
+
+
+def calibration(folder: Path, samples: int, rounds: int) -> dict:
+    """Runs ``calibration.py`` and returns its record."""
+    script = Path(__file__).with_name("calibration.py")
+    to = folder / "calibration.json"
+    command = [sys.executable, str(script), f"--samples={samples}", f"--rounds={rounds}", f"--json={to}"]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"calibration.py failed with exit code {done.returncode}")
+    return {**json.loads(to.read_text()), "table": done.stdout}
+
+
+def _counts(values: flags.FlagValues) -> list[int]:
+    if not all(text.isdigit() and int(text) >= 20 for text in values.samples) or not values.samples:
+        raise UsageError(f"--samples must be numbers of 20 or more. Received: {','.join(values.samples)}.")
+    return sorted({int(text) for text in values.samples})
+
+
 def main() -> int:
     values = _flags()
     try:
         if parse(values, sys.argv[1:], required=()):
-            print(help_text(values, program="conversion.py", summary=(__doc__ or "").splitlines()[0], example=""))
+            print(help_text(values, program="conversion.py", summary=SUMMARY, example=""))
             return 0
+        counts = _counts(values)
     except UsageError as error:
         print(f"conversion.py: {error}", file=sys.stderr)
         return 2
     if values.contender:
         folder = Path(values.folder)
         if values.contender == "prepare":
-            prepare(folder, values.samples)
+            prepare(folder, values.count)
             print("{}")
             return 0
-        again = values.contender == FILES[2]
-        print(json.dumps(convert_with_their_ranges(folder) if again else convert_once(values.contender, folder)))
+        make = convert_with_their_ranges(folder, values.count) if values.contender == FILES[2] else None
+        print(json.dumps(make or convert_once(values.contender, folder, values.count)))
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _child("prepare", folder, f"--samples={values.samples}")
-        runs: dict[str, list[dict]] = {contender: [] for contender in CONTENDERS}
-        for turn in range(values.rounds):
-            for contender in CONTENDERS if turn % 2 == 0 else CONTENDERS[::-1]:
-                runs[contender].append(_child(contender, folder))
-                print(f"round {turn + 1}: {contender:16} {runs[contender][-1]['seconds']:6.1f} s", file=sys.stderr)
-        _child(FILES[2], folder)
-        outputs = compare(folder)
-    ours = runs["tfcompress"]
-    ratios = {
-        name: [theirs["seconds"] / mine["seconds"] for mine, theirs in zip(ours, runs[name], strict=True)]
-        for name in CONTENDERS[1:]
-    }
-    pairs = ratios["TFLiteConverter"]
-    record = {
-        "model": "MobileNetV2 224x224",
-        "samples": values.samples,
-        "cpus": len(os.sched_getaffinity(0)),
-        "runs": runs,
-        "speed_ratio_median": statistics.median(pairs),
-        "speed_ratios": ratios,
-        "outputs": outputs,
-    }
-    if values.json != "-":
-        print(f"int8 conversion of {record['model']}, {values.samples} samples, {values.rounds} interleaved rounds")
-        print(f"{'':18}{'median s':>10}{'peak MB':>10}{'bytes':>12}")
-        for contender, rows in runs.items():
-            seconds = statistics.median(row["seconds"] for row in rows)
-            peak = statistics.median(row["peak_mb"] for row in rows)
-            print(f"{contender:18}{seconds:10.2f}{peak:10.0f}{rows[0]['size_bytes']:12,}")
-        for name, values_of_pairs in ratios.items():
-            spread = f"{min(values_of_pairs):.2f} to {max(values_of_pairs):.2f}"
-            middle = statistics.median(values_of_pairs)
-            print(f"tfcompress is {middle:.2f} times as fast as {name} ({spread}, pair by pair)")
-        print(
-            f"outputs: {outputs['distinct_answers']} of 20 distinct, smallest activation scale "
-            f"{outputs['smallest_activation_scale']:.2e}, largest difference "
-            f"{outputs['largest_difference_steps']} step(s) on the same ranges"
-        )
+        _child("prepare", folder, f"--count={counts[-1]}")
+        record: dict = {"model": "MobileNetV2 224x224", "cpus": len(os.sched_getaffinity(0)), "by_samples": {}}
+        for count in counts:
+            record["by_samples"][count] = contest(folder, count, values.rounds)
+            if values.json != "-":
+                show(count, record["by_samples"][count])
+        if values.calibration:
+            record["calibration"] = calibration(folder, min(counts[0], 100), values.rounds)
+            table = record["calibration"].pop("table")
+            if values.json != "-":
+                print(table, end="")
     text = json.dumps(record, indent=2) + "\n"
     if values.json == "-":
         print(text, end="")
     elif values.json:
         write_atomically(values.json, text, overwrite=True)
-    sound = (
-        outputs["distinct_answers"] == 20
-        and outputs["smallest_activation_scale"] > 1e-6
-        and outputs["largest_difference_steps"] <= 1
-    )
-    return 0 if sound else 1
+    return 0 if all(is_sound(found["outputs"]) for found in record["by_samples"].values()) else 1
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ MODELS = ("resnet8", "mobilenet")
 BATCH = 64
 MOST_TIME = {"pruning": 1.03, "qat": 1.2}
 MOST_MEMORY = 1.3
-DURATION = "20 rounds take about DURATION minutes on two cores."
+DURATION = "20 rounds of both models take about 10 minutes on two idle cores, and about 8 GB of memory."
 
 
 def _flags() -> flags.FlagValues:

@@ -208,7 +208,7 @@ fun main() {
 def test_the_kotlin_arithmetic_is_that_of_python(folder, digits, tmp_path):
     """1000 values: the ends, every half between two steps, and random ones."""
     if shutil.which("kotlinc") is None or shutil.which("java") is None:
-        pytest.skip("no kotlinc on this machine (Debian: kotlin, default-jdk-headless)")
+        pytest.skip("no kotlinc on this machine (Debian: kotlin, default-jre-headless)")
     (tmp_path / "Main.kt").write_text(MAIN)
     jar = tmp_path / "arithmetic.jar"
     call("kotlinc", folder / "ModelArithmetic.kt", tmp_path / "Main.kt", "-include-runtime", "-d", jar)

@@ -147,20 +147,22 @@ from tfcompress.data import load_representative
 from tfcompress.observers import Entropy
 content = open(sys.argv[1], "rb").read()
 spec = InputSpec("image", (None, 64, 64, 2), np.float32)
-def run(count):
-    stream = (np.full((64, 64, 2), i, np.float32) for i in range(count))
-    calibrate(content, load_representative(stream, [spec]), observer=Entropy(), tensors={"image"}, batch=4)
+def run(source):
+    calibrate(content, load_representative(source, [spec]), observer=Entropy(), tensors={"image"}, batch=4)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(run(64), run(4096))
+def stream(count):
+    return (np.full((64, 64, 2), i, np.float32) for i in range(count))
+print(run(stream(64)), run(stream(4096)), run(sys.argv[2]))
 """
     # The hub's own shape, 8 x 8, is too small to see anything: a model of one op on 32 kB samples.
     model = keras.Sequential([keras.Input((64, 64, 2), name="image"), keras.layers.ReLU(name="relu")])
     (tmp_path / "hub.tflite").write_bytes(lowering.lower_keras(model).content)
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "hub.tflite")], check=False, capture_output=True, text=True
-    )
-    few, many = map(int, done.stdout.split())
+    np.save(tmp_path / "x.npy", np.zeros((4096, 64, 64, 2), np.float32))
+    command = [sys.executable, "-c", code, str(tmp_path / "hub.tflite"), str(tmp_path / "x.npy")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    few, many, from_file = map(int, done.stdout.split())
     assert many - few < 30_000, done.stdout  # kB; all samples would be 130,000
+    assert from_file - few < 70_000, done.stdout  # 32 MB of the file are mapped at a time
 
 
 # Calibrations as files.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models import striped_pictures, tiny_cnn
+from tfcompress import flatbuffer
 from tfcompress.interpreter import open_model
 
 ROOT = Path(__file__).parent.parent
@@ -45,13 +46,19 @@ def test_saved_ranges_give_the_same_file_again(folder):
     assert first.returncode == 0, first.stderr
     record = json.loads(first.stdout)
     assert record["output"] == f"{folder}/first.tflite"
-    assert record["layers"]
+    assert {layer["observer"] for layer in record["layers"]} == {"percentile", "min_max", None}
+    assert record["calibration"]["sampled"] == 8192
     assert (folder / "account.html").read_text().lower().startswith("<!doctype html>")
     written = {path.name for path in (folder / "device").iterdir()}
     assert any(name.endswith(".tflite") for name in written)
     assert "labels.txt" in written
-    again = convert(folder, *same, f"--calibration={folder}/ranges.json", f"--output={folder}/again.tflite")
+    same_ranges = (*same, f"--calibration={folder}/ranges.json")
+    again = convert(folder, *same_ranges, f"--output={folder}/again.tflite", f"--report={folder}/account.txt")
     assert again.returncode == 0, again.stderr
+    assert "by Percentile(values_per_sample=8192, seed=0, percentile=99.99) on 64 samples" in again.stdout
+    account = (folder / "account.txt").read_text()
+    assert "loses    most in #" in account or "not checked" in account
+    assert account.count(" percentile ") >= 4  # a line for each layer
     assert (folder / "again.tflite").read_bytes() == (folder / "first.tflite").read_bytes()
 
 
@@ -71,10 +78,37 @@ def test_rules_leave_a_layer_in_float_and_repairs_are_reported(folder):
         "--target=cpu-int8",
         f"--representative_data={folder}/x.npy",
         "--repair=auto",
+        f"--report={folder}/account.json",
         f"--output={folder}/repaired.tflite",
     )
     assert done.returncode == 0, done.stderr
     assert "equalization" in done.stdout
+    assert "bytes_by_kind" in json.loads((folder / "account.json").read_text())
+
+
+def test_weights_with_one_scale_each_or_for_dense_alone(folder):
+    scales = {}
+    for name, flag in (("every", "--noper_channel"), ("dense", "--noper_channel_dense")):
+        done = convert(
+            folder,
+            "--target=cpu-int8",
+            f"--representative_data={folder}/x.npy",
+            flag,
+            f"--output={folder}/{name}.tflite",
+        )
+        assert done.returncode == 0, done.stderr
+        parsed = flatbuffer.parse((folder / f"{name}.tflite").read_bytes())
+        graph = parsed.subgraphs[0]
+        scales[name] = {
+            flatbuffer.op_name(parsed, operator): len(graph.tensors[operator.inputs[1]].quantization.scale)
+            for operator in graph.operators
+            if flatbuffer.op_name(parsed, operator) in ("CONV_2D", "FULLY_CONNECTED")
+        }
+    assert set(scales["every"].values()) == {1}
+    assert scales["dense"]["FULLY_CONNECTED"] == 1 < scales["dense"]["CONV_2D"]
+    done = convert(folder, "--noper_channel", f"--output={folder}/never.tflite")
+    assert done.returncode == 2
+    assert "Received: no --target" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -82,6 +116,7 @@ def test_rules_leave_a_layer_in_float_and_repairs_are_reported(folder):
     [
         ("--observe=logits", "--observe"),
         ("--repair=magic", "magic"),
+        ("--report=account.pdf", "--report must name a .html, .htm, .json, .txt file. Received: 'account.pdf'"),
         ("--rules=/no/such/file.yaml", "/no/such/file.yaml"),
         ("--calibration=/no/such/ranges.json", "/no/such/ranges.json"),
         ("--labels=/no/such/labels.txt", "/no/such/labels.txt"),
@@ -99,3 +134,20 @@ def test_wrong_flags_are_one_line_and_leave_nothing(folder, flag, message):
     assert re.search(message, done.stderr), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not output.exists()
+
+
+def test_a_crash_takes_neither_files_nor_the_command_with_it(folder):
+    """The data's own function ends the process as a fault in a native library does."""
+    (folder / "crash.py").write_text("import os, signal\n\ndef data():\n    os.kill(os.getpid(), signal.SIGSEGV)\n")
+    (folder / "kept.tflite").write_bytes(b"an older file")
+    done = convert(
+        folder,
+        "--target=cpu-int8",
+        f"--representative_data={folder}/crash.py:data",
+        f"--output={folder}/kept.tflite",
+        "--overwrite",
+    )
+    assert done.returncode == 1
+    assert f"A native library crashed while calibrating {folder}/model.keras" in done.stderr
+    assert "SIGSEGV" in done.stderr and "Traceback" not in done.stderr
+    assert (folder / "kept.tflite").read_bytes() == b"an older file"

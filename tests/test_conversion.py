@@ -324,8 +324,14 @@ def test_repairs_need_an_integer_target_data_and_a_known_name(model):
 
 
 def test_layers_say_where_ranges_come_from_and_what_is_lost(model):
-    result = tfc.convert(model, target="cpu-int8", representative_data=X)
+    result = tfc.convert(
+        model, target="cpu-int8", representative_data=X, observer="entropy", overrides=[("*logits*", "min_max")]
+    )
     layers = result.layers()
+    observers = [row.observer for row in layers]
+    assert observers[-1] == "min_max" and set(observers) == {"entropy", "min_max", ""}
+    assert all(bool(row.observer) == (row.origin == "calibrated") for row in layers)
+    assert "by Entropy(values_per_sample=8192, seed=0, bits=8) on 128 samples, 1 of " in str(result)
     assert [row.operation.op for row in layers] == [name for name in _ops_in_order(result.tflite)]
     assert {row.origin for row in layers} == {"calibrated", "follows"}
     assert all(row.error.sqnr_db > 15 for row in layers)  # about 40 dB are int8's own limit

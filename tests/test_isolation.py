@@ -41,6 +41,11 @@ def end_by(request, report):
     os.kill(os.getpid(), request) if request else os.abort()
 
 
+def exhaust(request, report):
+    report.stage("calibrating model.keras")
+    raise MemoryError("Unable to allocate 4.00 TiB")
+
+
 def leave(request, report):
     os._exit(request)
 
@@ -128,6 +133,12 @@ def test_a_crash_names_the_signal_the_stage_and_the_last_words(temporary, number
 def test_a_kill_speaks_of_memory(temporary):
     with pytest.raises(errors.ConversionError, match=r"memory runs out.*Received: SIGKILL\. Free memory"):
         run_isolated(f"{HERE}:end_by", signal.SIGKILL)
+
+
+def test_exhausted_memory_names_the_stage(temporary):
+    message = r"^Memory ran out while calibrating model.keras. Received: Unable to allocate 4.00 TiB. Free memory"
+    with pytest.raises(errors.ConversionError, match=message):
+        run_isolated(f"{HERE}:exhaust", None)
 
 
 @pytest.mark.parametrize("code", [0, 3])

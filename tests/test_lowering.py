@@ -306,3 +306,15 @@ def test_the_file_has_the_signature_by_which_it_is_fed():
     assert {entry.name for entry in signature.inputs} == {b"a", b"b"}
     assert {entry.name for entry in signature.outputs} == {b"mean", b"shape_0", b"shape_1"}
     assert [info.name for info in open_model(lowered.content).inputs] == [spec.name for spec in lowered.inputs]
+
+
+def test_constants_that_are_added_have_names_of_their_own():
+    """Indices are no names: the tensors that an earlier change left unused are gone, and counting begins lower."""
+    model = keras.Sequential([keras.Input((4, 4, 1), name="x"), keras.layers.Flatten(), keras.layers.Dense(2)])
+    parsed = flatbuffer.parse(lower_keras(model).content)
+    for values in ([1], [2], [3]):
+        flatbuffer.add_constant(parsed, np.array(values, np.int32))
+        parsed.subgraphs[0].tensors[-2:] = parsed.subgraphs[0].tensors[-1:]
+        flatbuffer.add_constant(parsed, np.array(values, np.int32))
+    names = [flatbuffer.tensor_name(tensor) for tensor in parsed.subgraphs[0].tensors]
+    assert len(names) == len(set(names))

@@ -279,3 +279,12 @@ def test_highest_is_min_max_of_what_is_not_negative():
     for values in (np.abs(VALUES), VALUES * 0):
         assert Highest().range(observe(Highest(), values)) == MinMax().range(observe(MinMax(), values))
     assert np.isnan(observe(Highest(), np.full((2, 3), np.nan), VALUES))
+
+
+def test_the_highest_is_settled_at_its_limit():
+    observer = Highest(limit=6.0)
+    assert not observer.is_settled(observer.init())
+    assert not observer.is_settled(observe(observer, np.full((1, 2), 5.9)))
+    assert observer.is_settled(observe(observer, np.full((1, 2), 6.0)))
+    assert not observer.is_settled(float("nan"))
+    assert not Highest().is_settled(1e30)

@@ -131,9 +131,18 @@ def test_a_device_names_the_operator_it_lacks_and_the_layer():
 
     result = tfc.convert(with_layer(Sine(name="wave")), target="float32")
     complaints = compatibility.complaints(result.tflite, TARGETS["ethos-u"])
-    assert any("SIN" in line for line in complaints)
-    with pytest.raises(ConversionError, match=r"ethos-u cannot run net.*no SIN"):
+    assert "it has no SIN (layer wave)" in complaints
+    with pytest.raises(ConversionError, match=r"ethos-u cannot run net.*no SIN \(layer wave\)"):
         compatibility.check(result.tflite, TARGETS["ethos-u"], "net")
+
+
+def test_a_device_names_the_operator_it_has_in_float_only():
+    model = with_layer(layers.Activation("softplus", name="soft"))
+    assert tfc.convert(model, target="cpu-int8", representative_data=X).ops["LOG"] == 1
+    with pytest.raises(ConversionError, match=r"micro cannot run net: its EXP takes float32 only \(layer .*soft"):
+        tfc.convert(model, target="micro", representative_data=X)
+    any_type = dataclasses.replace(TARGETS["micro"], name="mine", in_float=frozenset())
+    assert tfc.convert(model, target=any_type, representative_data=X).float_tensors == ()
 
 
 def test_strict_mode_lets_named_operators_pass():
@@ -142,7 +151,7 @@ def test_strict_mode_lets_named_operators_pass():
             return keras.ops.floor(x)  # TFLite has FLOOR in float only
 
     model = with_layer(Erf(name="steps"))
-    with pytest.raises(StrictError, match=r"FLOOR.*--allow_float"):
+    with pytest.raises(StrictError, match=r"FLOOR \(layer steps.*--allow_float"):
         tfc.convert(model, target="cpu-int8", representative_data=X)
     result = tfc.convert(model, target="cpu-int8", representative_data=X, allow_float=["FLOOR"])
     assert result.float_tensors

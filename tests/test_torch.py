@@ -96,7 +96,7 @@ def test_full_int8_agrees_with_pytorch(trained):
     complete = quantization.complete_ranges(lowered.content, ranges)
     finished = quantization.quantize(lowered.content, complete, TARGETS["cpu-int8"])
     assert verification.walk(finished).float_tensors == ()
-    parity = verification.parity(finished, lowered.outputs, lowered.reference, fed)
+    parity = verification.parity(finished, lowered.outputs, lowered.reference(fed), fed)
     assert parity.argmax_agreement >= 0.99
     assert len(np.unique(torch_answers(module, images).argmax(1))) >= 8  # the agreement is not about one class
 

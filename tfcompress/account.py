@@ -107,7 +107,15 @@ class Conversion:
         samples = self.samples
         if samples is not None:
             samples = {name: values[:_LAYER_SAMPLES] for name, values in samples.items()}
-        return layer_reports(self.hub or self.tflite, self.tflite, samples, self.origins, debug=debug)
+        measured = self.calibration
+        observers = {
+            name: measured.observer_of(name)
+            for name, origin in self.origins.items()
+            if measured is not None and origin == "calibrated"
+        }
+        return layer_reports(
+            self.hub or self.tflite, self.tflite, samples, self.origins, observers=observers, debug=debug
+        )
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Writes the file under a temporary name and renames it.
@@ -136,7 +144,10 @@ class Conversion:
             "parity": dataclasses.asdict(self.parity) if self.parity else None,
             "calibration": {
                 "observer": self.calibration.observer,
+                "overrides": dict(self.calibration.observers),
+                "calibrator": self.calibration.calibrator,
                 "samples": self.calibration.samples,
+                "sampled": self.calibration.sampled,
                 "data_sha256": self.calibration.data_sha256,
             }
             if self.calibration
@@ -156,6 +167,8 @@ class Conversion:
         ]
         if self.target.integer:
             lines.append(f"points   {self.points}")
+            if self.calibration is not None:
+                lines.append(f"ranges   {self.calibration}")
             if self.backend != "tensorflow":
                 lines.append(f"backend  {self.backend}")
             lines.append(f"floats   {len(self.contents.float_tensors)} float tensors")

@@ -4,6 +4,7 @@ Everything here is about one array or one file of arrays: its shape, its dtype, 
 input, and in which batches they are read, is decided by ``data``.
 """
 
+import errno
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -282,6 +283,8 @@ def _check_magic(path: Path, magic: bytes) -> None:
 
 
 def _corrupt(path: Path, error: Exception) -> DataError:
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return DataError(f"There must be memory to read the data. Received: {path} ({error.strerror}). Free memory.")
     return DataError(f"The file must be a whole {path.suffix}. Received: {path} ({one_line(error)}). Save it again.")
 
 

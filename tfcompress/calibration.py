@@ -28,7 +28,8 @@ __all__ = ["Calibration", "calibrate", "resolve_observer", "resolve_overrides", 
 # A batch whose tensors fit the second-level caches loses no time to memory; small models need more samples a batch.
 _BATCH_BYTES = 8 << 20
 _LARGEST_BATCH = 32
-_RECTIFIERS = (1, 3)  # schema.fbs, ActivationFunctionType: RELU, RELU6
+_RECTIFIERS = {1: np.inf, 3: 6.0}  # schema.fbs, ActivationFunctionType: RELU, RELU6, and the highest that they let pass
+_RECTIFYING = {"RELU": np.inf, "RELU6": 6.0}
 
 
 def usable(calibration: Calibration, content: bytes) -> Calibration:
@@ -118,7 +119,10 @@ def calibrate(
     exposed = flatbuffer.expose(model, wanted)
     rectified = _rectified(model)
     # Where nothing is negative the lowest value is zero by rule: half the looking, the same range.
-    used = {index: Highest() if each == MinMax() and index in rectified else each for index, each in observers.items()}
+    used: dict[int, Observer] = {
+        index: Highest(rectified[index]) if each == MinMax() and index in rectified else each
+        for index, each in observers.items()
+    }
     size = _batch_size(model, inputs, batch)
     workers = workers or _cores()
     seen = 0
@@ -156,15 +160,15 @@ def calibrate(
     )
 
 
-def _rectified(model: Any) -> set[int]:
-    """Returns the indices of the tensors that cannot be negative, as a ReLU is the last thing that made them."""
-    return {
-        int(index)
-        for operator in model.subgraphs[0].operators or []
-        if getattr(operator.builtinOptions, "fusedActivationFunction", 0) in _RECTIFIERS
-        or flatbuffer.op_name(model, operator) in ("RELU", "RELU6")
-        for index in operator.outputs
-    }
+def _rectified(model: Any) -> dict[int, float]:
+    """Returns the tensors that cannot be negative, as a ReLU is the last thing that made them, and their highest value."""
+    found = {}
+    for operator in model.subgraphs[0].operators or []:
+        fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
+        limit = _RECTIFIERS.get(fused, _RECTIFYING.get(flatbuffer.op_name(model, operator)))
+        if limit is not None:
+            found.update(dict.fromkeys(map(int, operator.outputs), limit))
+    return found
 
 
 def _finite(name: str, pair: tuple[float, float]) -> tuple[float, float]:
@@ -245,6 +249,8 @@ class _Worker:
         self._interpreter.invoke()
         states = {}
         for index, observer in self._observers.items():
+            if isinstance(observer, Highest) and observer.is_settled(self.totals[index]):
+                continue
             values = self._interpreter.tensor(index)()
             by_sample = values.size and values.size % count == 0
             values = values.reshape(count, -1)[:seen] if by_sample else values.reshape(1, -1)

@@ -91,6 +91,7 @@ def layer_reports(
     samples: Mapping[str, np.ndarray] | None,
     origins: Mapping[str, str] | None = None,
     *,
+    observers: Mapping[str, str] | None = None,
     own: bool = True,
     threads: int | None = None,
     debug: bool = False,
@@ -102,6 +103,7 @@ def layer_reports(
         finished_content: bytes of the finished file.
         samples: as for ``layer_errors``; None leaves the errors out and runs nothing.
         origins: where the range of a tensor comes from, by its name in the float file. Default: none are known.
+        observers: what measured the range of a tensor, likewise. Default: none are known.
         own: as for ``layer_errors``. Default: True.
         threads: likewise.
         debug: likewise. Default: False.
@@ -121,6 +123,7 @@ def layer_reports(
             operation,
             (origins or {}).get(names.get(operation.index, ""), ""),
             errors.get(operation.index),
+            (observers or {}).get(names.get(operation.index, ""), ""),
         )
         for operation in summarize_ops(finished)
         if operation.subgraph == 0

@@ -6,13 +6,14 @@ Nothing is changed here.
 
 from typing import Any
 
-from . import flatbuffer
+from . import flatbuffer, summaries
 from .errors import ConversionError
 from .targets import Target
 
 __all__ = ["check", "complaints"]
 
 _SHOWN = 3
+_QUANTIZED = ("INT8", "UINT8", "INT16")
 _INNERMOST = 3  # of an Edge TPU's tensors; every axis before them has length 1
 
 
@@ -49,13 +50,19 @@ def complaints(content: bytes, target: Target) -> list[str]:
         found += _dynamic(model)
     if target.operators is not None:
         for graph in model.subgraphs:
-            for operator in graph.operators or []:
+            for operator, layer in zip(graph.operators or [], summaries.op_layers(graph), strict=True):
                 op = flatbuffer.op_name(model, operator)
                 if op not in target.operators:
-                    found.append(f"it has no {op} (layer {flatbuffer.layer_name(graph, operator)})")
+                    found.append(f"it has no {op} (layer {layer})")
+                elif op in target.in_float and _is_integer(graph, operator):
+                    found.append(f"its {op} takes float32 only (layer {layer})")
     if target.name == "edge-tpu":
         found += _too_deep(model)
     return list(dict.fromkeys(found))
+
+
+def _is_integer(graph: Any, operator: Any) -> bool:
+    return any(flatbuffer.type_name(graph.tensors[int(index)]) in _QUANTIZED for index in operator.outputs)
 
 
 def _dynamic(model: Any) -> list[str]:
@@ -74,12 +81,11 @@ def _dynamic(model: Any) -> list[str]:
 def _too_deep(model: Any) -> list[str]:
     found = []
     for graph in model.subgraphs:
-        for operator in graph.operators or []:
+        for operator, layer in zip(graph.operators or [], summaries.op_layers(graph), strict=True):
+            op = flatbuffer.op_name(model, operator)
             for index in operator.outputs:
                 shape = graph.tensors[int(index)].shape
                 outer = [] if shape is None else [int(size) for size in shape][:-_INNERMOST]
                 if any(size != 1 for size in outer):
-                    found.append(
-                        f"only the three innermost axes may be longer than 1 (layer {flatbuffer.layer_name(graph, operator)})"
-                    )
+                    found.append(f"only the three innermost axes of {op} may be longer than 1 (layer {layer})")
     return found

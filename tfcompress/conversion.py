@@ -8,8 +8,11 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from . import calibration as calibrating
 from . import (
@@ -66,6 +69,7 @@ def convert(
     nhwc: bool = False,
     allow_unsafe: bool = False,
     on_progress: Callable[[int, int | None], None] | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
     debug: bool = False,
 ) -> Conversion:
     """Returns the ``.tflite`` file of a model for a target, with an account of what was done.
@@ -113,6 +117,8 @@ def convert(
         nhwc: whether a PyTorch model's pictures come as (n, h, w, c), as TFLite has them. Default: False, as in PyTorch.
         allow_unsafe: whether a file may bring code or pickles along. Default: False.
         on_progress: called with (samples calibrated, total or None) now and then. Default: nothing.
+        on_stage: called with what is done next, such as "quantizing model.keras for cpu-int8": should a native library take
+            the process with it, the last one says where. Default: nothing.
         debug: whether TensorFlow's log lines are shown. Default: False.
 
     Raises:
@@ -139,6 +145,7 @@ def convert(
         raise ValueError(f"ranges must be 'trained' or 'calibrated'. Received: ranges={ranges!r}.")
     chosen_observer = calibrating.resolve_observer(observer)
     chosen = resolve_target(target) if target is not None else None
+    on_stage(f"opening {model if isinstance(model, str | os.PathLike) else type(model).__name__}")
     source = sources.open_source(
         model,
         signature=signature,
@@ -161,7 +168,9 @@ def convert(
         repairing.check_methods([repair] if isinstance(repair, str) else list(repair))
     precision_rules = precision.read_rules(rules)
     quantizer = quantization.resolve_backend(backend, chosen, precision_rules) if chosen.integer else None
+    on_stage(f"lowering {source.name}")
     lowered = _lower(source, stored, chosen, debug)
+    on_stage(f"calibrating {source.name}")
     samples = None
     if representative_data is not None:
         if features is not None:
@@ -175,6 +184,7 @@ def convert(
     origins: dict[str, str] = {}
     repairs: tuple[repairing.Step, ...] = ()
     doubts = None
+    expected: Future[list[np.ndarray]] | None = None
     points = PointCounts()
     tflite = lowered.content
     if chosen.integer:
@@ -196,6 +206,7 @@ def convert(
         origins = quantization.origins(lowered.content, found, lowered.trained, measured.ranges if measured else {})
         hub = outcome.hub or lowered.content
         if repair:
+            on_stage(f"repairing {source.name}")
             repaired = _repair(hub, found, samples, chosen, repair, chosen_observer, debug)
             hub, found, repairs = repaired.content, dict(repaired.ranges), repaired.steps
         if source.kind != "keras" and lowered.trained and quantizer == "tensorflow":
@@ -206,7 +217,12 @@ def convert(
                 for name, pair in (measured.ranges if measured else {}).items()
                 if name not in lowered.trained
             }
-        tflite = quantization.quantize(hub, found, chosen, rules=precision_rules, backend=quantizer, debug=debug)
+        on_stage(f"quantizing {source.name} for {chosen.name}")
+        # The quantizer leaves all cores but one to the source model's answers.
+        with ThreadPoolExecutor(1) as background:
+            if samples is not None:
+                expected = background.submit(lowered.reference, samples.first())
+            tflite = quantization.quantize(hub, found, chosen, rules=precision_rules, backend=quantizer, debug=debug)
     elif repair:
         raise ValueError(f"Repairs are for integer targets. Received: target={chosen.name!r}. Leave repair out.")
     elif source.kind in _LOWERED_IN_FLOAT:
@@ -226,8 +242,11 @@ def convert(
     if forbidden and (chosen.strict if strict is None else strict):
         raise StrictError(_left_in_float(tflite, chosen, forbidden))
     parity = None
+    on_stage(f"running the finished file of {source.name}")
     if samples is not None:
-        parity = verification.parity(tflite, lowered.outputs, lowered.reference, samples.first(), debug=debug)
+        first = samples.first()
+        answers = expected.result() if expected is not None else lowered.reference(first)
+        parity = verification.parity(tflite, lowered.outputs, answers, first, debug=debug)
     else:
         verification.run_once(tflite, debug=debug)
     if doubts:
@@ -311,13 +330,17 @@ def _repair(
 
 
 def _left_in_float(tflite: bytes, target: Target, forbidden: Sequence[str]) -> str:
-    ops = verification.float_operators(tflite)
-    because = f" The operators {', '.join(ops[:5])} stayed in float." if ops else ""
+    names = list(dict.fromkeys(name.split(";")[0] for name in forbidden))  # without what the converter fused into each
+    ops = [f"{op} (layer {_few(layers, 3)})" for op, layers in verification.float_operators(tflite).items()]
+    because = f" What stayed in float: {_few(ops, 5)}." if ops else ""
     return (
-        f"A {target.name} file must not hold float tensors. Received {len(forbidden)}: {', '.join(forbidden[:5])}"
-        f"{', ...' if len(forbidden) > 5 else ''}.{because} Replace the layer, allow the operator by name "
-        "(--allow_float=OP*), or pass strict=False (--nostrict) to keep them."
+        f"A {target.name} file must not hold float tensors. Received {len(forbidden)}: {_few(names, 5)}.{because} "
+        "Replace the layer, allow the operator by name (--allow_float=OP*), or pass strict=False (--nostrict) to keep them."
     )
+
+
+def _few(names: Sequence[str], count: int) -> str:
+    return ", ".join([*names[:count], *(["..."] if len(names) > count else [])])
 
 
 def _lower(source: sources.Source, stored: Any, target: Target, debug: bool) -> lowering.Lowered:

@@ -6,6 +6,7 @@ becomes a sample by ``images``. TensorFlow is never imported: a ``tf.data.Datase
 """
 
 import hashlib
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from .scalings import Scaling, resolve_scaling
 from .scripts import call_function, names_a_function
 
 __all__ = ["InputSpec", "Labelled", "Samples", "load_labelled", "load_representative"]
+
+_MAPPED_BYTES = 32 << 20  # of a mapped file at most before it is given back
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -282,10 +285,23 @@ def _array_samples(
     count = count_samples(batch)
 
     def blocks(size: int) -> Iterator[Batch]:
+        held = 0
         for start in range(0, count, size):
-            yield {name: array[start : start + size] for name, array in batch.items()}
+            block = {name: array[start : start + size] for name, array in batch.items()}
+            held += sum(array.nbytes for array in block.values())
+            if held > _MAPPED_BYTES:
+                held = sum(_forget(array) for array in batch.values())
+            yield block
 
     return Samples(blocks, inputs, count=count, is_array=True, scaling=scaling)
+
+
+def _forget(array: np.ndarray) -> int:
+    """Gives back the memory into which a read-only file was mapped, so that a large one never counts whole; returns 0."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and getattr(array, "mode", None) == "r" and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)  # who still reads an earlier block gets it from the file again
+    return 0
 
 
 def _stream(source: Any, inputs: tuple[InputSpec, ...]) -> Blocks:

@@ -5,6 +5,7 @@ schema; it neither runs nor converts anything.
 """
 
 import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,6 @@ __all__ = [
     "dtype_of",
     "expose",
     "fold_dynamic_reshapes",
-    "layer_name",
     "new_buffer",
     "new_operator",
     "op_counts",
@@ -208,13 +208,6 @@ def tensor_name(tensor: Any) -> str:
     """Returns the tensor's name as text."""
     name = tensor.name
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
-
-
-def layer_name(graph: Any, operator: Any) -> str:
-    """Returns the layer that an operator comes from, as far as the names of its outputs and constants tell."""
-    names = [tensor_name(graph.tensors[index]) for index in _indices(operator.outputs) if index >= 0]
-    names += [tensor_name(graph.tensors[index]) for index in _indices(operator.inputs)[1:] if index >= 0]
-    return next((name for name in names if "/" in name), names[0] if names else "unnamed")
 
 
 def constant(model: Any, tensor: Any) -> np.ndarray | None:
@@ -416,9 +409,11 @@ def new_operator(model: Any, name: str, inputs: list[int], outputs: list[int]) -
 
 
 def add_constant(model: Any, values: np.ndarray) -> int:
-    """Adds a tensor of these int32 values to the main subgraph and returns its index."""
+    """Adds a tensor of these int32 values, under a name that no other has, to the main subgraph and returns its index."""
     graph, tensor = model.subgraphs[0], schema().TensorT()
-    tensor.name, tensor.buffer = f"shape_{len(graph.tensors)}".encode(), new_buffer(model, values)
+    taken = {tensor_name(other) for other in graph.tensors}
+    names = itertools.chain(["shape"], (f"shape_{number}" for number in itertools.count(1)))
+    tensor.name, tensor.buffer = next(name for name in names if name not in taken).encode(), new_buffer(model, values)
     tensor.shape, tensor.type = np.array(values.shape, np.int32), schema().TensorType.INT32
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1

@@ -45,6 +45,9 @@ class Reporter:
     Args:
         stream: where the lines go, text.
 
+    Attributes:
+        now: the stage that was told last.
+
     Example:
         >>> report = Reporter(sys.stdout)
         >>> report.stage("lowering model.keras")
@@ -55,12 +58,14 @@ class Reporter:
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
+        self.now = ""
 
     def __call__(self, done: int, total: int | None) -> None:
         self._say({"done": done, "total": total})
 
     def stage(self, text: str) -> None:
         """Says what is being done now; if the process dies, the error names it."""
+        self.now = text
         self._say({"stage": text})
 
     def _say(self, record: dict[str, Any]) -> None:
@@ -204,6 +209,11 @@ def _obituary(code: int, stage: str, said: str) -> str:
     return f"The process gave no answer{while_doing}{reason}. Received: {_how(code)}. --debug shows its output."
 
 
+def _no_memory(stage: str, reason: str) -> str:
+    while_doing = f" while {stage}" if stage else ""
+    return f"Memory ran out{while_doing}. Received: {reason}. Free memory, use a smaller model, or fewer samples."
+
+
 def _how(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
@@ -240,6 +250,9 @@ def _call(function_path: str, request: Any, report: Reporter, debug: bool) -> di
     module, _, function = function_path.partition(":")
     try:
         return {"result": getattr(importlib.import_module(module), function)(request, report)}
+    except MemoryError as error:
+        reason = " ".join(str(error).split())[:LONGEST_REASON].rstrip(".") or "nothing more could be allocated"
+        return {"error": "ConversionError", "message": _no_memory(report.now, reason)}
     except Exception as error:  # noqa: BLE001 - the boundary of the process: the parent raises it again
         if debug:
             import traceback

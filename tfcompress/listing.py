@@ -159,7 +159,7 @@ def report_table(reports: "Sequence[LayerReport]") -> str:
                 operation.precision,
                 MISSING if bounds is None else number_text(bounds[0]),
                 MISSING if bounds is None else number_text(bounds[1]),
-                report.origin or MISSING,
+                report.observer or report.origin or MISSING,
                 decibel_text(error.weight_sqnr_db if error else None),
                 decibel_text(error.own_sqnr_db if error else None),
                 decibel_text(error.sqnr_db if error else None),

@@ -63,17 +63,25 @@ class LayerReport:
         operation: the op in the finished file.
         origin: where the output's range comes from: "trained", "calibrated", "prescribed", "follows"; "" for a float one.
         error: against the float file; None where no op of the float file is the same, or nothing was run.
+        observer: short name of what measured a calibrated range. Default: "", unknown or not calibrated.
     """
 
     operation: OpSummary
     origin: str
     error: LayerError | None
+    observer: str = ""
+
+    @property
+    def origin_text(self) -> str:
+        """The origin, with the observer of a calibrated range."""
+        return f"{self.origin}, {self.observer}" if self.observer else self.origin
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as plain JSON values."""
         return {
             **self.operation.to_json(),
             "origin": self.origin,
+            "observer": self.observer or None,
             "error": None if self.error is None else self.error.to_json(),
         }
 

@@ -6,6 +6,7 @@ Which model and which data they belong to travels with them. Nothing is measured
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from .files import write_atomically
 __all__ = ["Calibration"]
 
 _FORMAT = 1
+
+
+_SECOND_WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,33 @@ class Calibration:
         others = f" and {len(self.observers)} overrides" if self.observers else ""
         by = "" if self.calibrator == "tfcompress" else f", by the {self.calibrator}"
         return f"Calibration({len(self.ranges)} tensors, {self.observer}{others}, {self.samples} samples{by})"
+
+    def observer_of(self, name: str) -> str:
+        """Returns the short name of the observer that made a tensor's range.
+
+        Args:
+            name: of the tensor.
+
+        Example:
+            >>> Calibration({"x": (0.0, 1.0)}, "MinMax()", 100, "0" * 64).observer_of("x")
+            'min_max'
+        """
+        return _SECOND_WORD.sub("_", self.observers.get(name, self.observer).partition("(")[0]).lower()
+
+    def __str__(self) -> str:
+        other = sum(text != self.observer for text in self.observers.values())
+        parts = [
+            f"by {self.observer} on {self.samples} samples",
+            *([f"{other} of {len(self.ranges)} tensors by other observers"] if other else []),
+            *(
+                [f"{self.sampled} values of each sample counted, its extremes exact"]
+                if self.sampled is not None
+                else []
+            ),
+            *(["measured by TFLiteConverter's own calibrator"] if self.calibrator != "tfcompress" else []),
+            *([f"data {self.data_sha256[:12]}"] if self.data_sha256 else []),
+        ]
+        return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything, ready for ``json.dump``."""

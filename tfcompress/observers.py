@@ -102,13 +102,23 @@ class MinMax:
 class Highest:
     """``MinMax`` for values that are known not to be negative: the lowest is taken to be zero without looking.
 
+    Args:
+        limit: what no value can exceed, as 6 behind a ReLU6: once it was reached there is nothing more to see.
+            Default: infinity.
+
     Example:
-        >>> observer = Highest()
-        >>> observer.range(observer.update(observer.init(), np.array([[1.0, 3.0]])))
-        (0.0, 3.0)
+        >>> observer = Highest(limit=6.0)
+        >>> state = observer.update(observer.init(), np.array([[1.0, 3.0]]))
+        >>> observer.range(state), observer.is_settled(state)
+        ((0.0, 3.0), False)
     """
 
     ordered: ClassVar[bool] = False
+    limit: float = np.inf
+
+    def is_settled(self, state: float) -> bool:
+        """Returns whether no further value can change the range."""
+        return state >= self.limit
 
     def init(self) -> float:
         """Returns the state before anything was seen."""

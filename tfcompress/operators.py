@@ -1,10 +1,11 @@
 """Which TFLite operators does a device know?
 
 Sets of operator names as the TFLite schema spells them, each with its source. They say that a kernel of that name exists,
-not that it takes every shape and option: what can be run is run, and what cannot is labelled as checked by rule.
+not that it takes every shape and option: what can be run is run, and what cannot is labelled as checked by rule. Which types
+a kernel takes is said where the device takes fewer than the converter makes.
 """
 
-__all__ = ["EDGE_TPU", "ETHOS_U", "GPU", "MICRO"]
+__all__ = ["EDGE_TPU", "ETHOS_U", "GPU", "MICRO", "MICRO_IN_FLOAT"]
 
 
 def _names(text: str) -> frozenset[str]:
@@ -22,6 +23,10 @@ MICRO = _names("""
     SPLIT SPLIT_V SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TFLite_Detection_PostProcess
     TRANSPOSE TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
 """)
+
+# Those of them whose kernel takes float32 only: tensorflow/lite/micro/kernels/elementwise.cc, exp.cc, neg.cc and the others.
+# TFLite on a CPU, and TFLiteConverter with it, has some of them in integers too.
+MICRO_IN_FLOAT = _names("CEIL COS EXP FLOOR FLOOR_DIV FLOOR_MOD L2_POOL_2D LOG NEG ROUND SIN SQRT SQUARE")
 
 # The parsers of TFLite's GPU delegate: tensorflow/lite/delegates/gpu/common/model_builder.cc. DEQUANTIZE is the unpacking
 # of half-precision weights, which the delegate reads as they are.

@@ -26,9 +26,7 @@ __all__ = ["Choice", "Found", "RememberingSamples", "check_available", "find_ran
 Choice = Literal["trained", "calibrated"]
 
 
-def usable_ranges(
-    source: sources.Source, ranges: Choice | None, target: Target
-) -> TrainedRanges | None:
+def usable_ranges(source: sources.Source, ranges: Choice | None, target: Target) -> TrainedRanges | None:
     """Returns the ranges that training stored with the model; None where there are none to use.
 
     Args:

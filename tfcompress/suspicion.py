@@ -7,7 +7,6 @@ reacts or saturates. A wrong scaling that a model without BatchNormalization tak
 mere factor of two neither. Nothing is printed or warned about here.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +49,8 @@ class Evidence:
         self.samples = 0
         self.low: dict[str, float] = {}
         self.high: dict[str, float] = {}
-        self._hashes: set[bytes] = set()
+        self._hashes: set[tuple[int, ...]] = set()
+        self._multipliers = np.zeros(0, np.uint64)
         self._hashed = 0
         self._varied: set[str] = set()  # inputs with a sample that holds two different values
         self._wide: set[str] = set()  # inputs whose samples hold more than one value each
@@ -76,14 +76,26 @@ class Evidence:
                     self._varied.add(name)
             known = self._correlations.setdefault(name, [])
             if _is_picture(array) and len(known) < _LOOKED_AT:
-                known += [_neighbours(sample) for sample in array[: _LOOKED_AT - len(known)].astype(np.float64)]
+                known += [_neighbours(sample) for sample in array[: _LOOKED_AT - len(known)].astype(np.float32)]
         for i in range(min(count, _REMEMBERED - self._hashed)):
-            digest = hashlib.sha256()
-            for array in batch.values():
-                digest.update(np.ascontiguousarray(array[i]).reshape(-1).view(np.uint8).data)
-            self._hashes.add(digest.digest()[:16])
+            self._hashes.add(tuple(self._hash(array[i]) for array in batch.values()))
             self._hashed += 1
         self.samples += count
+
+    def _hash(self, sample: np.ndarray) -> int:
+        """Returns the scalar product of the sample's bytes, eight to a word, with seeded numbers, modulo 2**64.
+
+        Two different samples share it by chance only (Carter and Wegman, "Universal classes of hash functions", 1979). A
+        cryptographic hash, as the data's own is, would cost as much as observing the sample.
+        """
+        data = np.ascontiguousarray(sample).reshape(-1).view(np.uint8)
+        whole = len(data) // 8 * 8
+        words = data[:whole].view(np.uint64)
+        if len(self._multipliers) < len(words):
+            random = np.random.default_rng(0)
+            self._multipliers = random.integers(0, 2**64, len(words), dtype=np.uint64) | np.uint64(1)
+        rest = int.from_bytes(data[whole:].tobytes(), "little")
+        return hash((int(words @ self._multipliers[: len(words)]), rest))
 
     def _doubts(self) -> list[str]:
         found = []

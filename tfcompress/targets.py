@@ -35,6 +35,7 @@ class Target:
         per_channel_dense: whether Dense weights have one scale per output. Default: True.
         strict: whether a float tensor left in the file is an error. Default: False.
         operators: the operators that the runtime knows, None for all of TFLite's. Default: None.
+        in_float: those of them that the runtime has for float32 tensors only. Default: none.
         static: whether every shape must be fixed; a dynamic batch is then fixed to 1. Default: False.
         by_rule: whether fitness for the device is judged by its documented rules alone, because its compiler is not at
             hand; the file itself runs on this machine either way. Default: False.
@@ -58,6 +59,7 @@ class Target:
     per_channel_dense: bool = True
     strict: bool = False
     operators: frozenset[str] | None = field(default=None, repr=False)
+    in_float: frozenset[str] = field(default=frozenset(), repr=False)
     static: bool = False
     by_rule: bool = False
 
@@ -92,7 +94,9 @@ class Target:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values; the operators are left out."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "operators"}
+        return {
+            name: value for name, value in dataclasses.asdict(self).items() if name not in ("operators", "in_float")
+        }
 
 
 _INT8 = {"weights": "int8", "activations": "int8", "input_type": "int8", "output_type": "int8", "strict": True}
@@ -132,6 +136,7 @@ TARGETS: dict[str, Target] = {
             "TFLite Micro on a microcontroller",
             per_channel_dense=False,
             operators=operators.MICRO,
+            in_float=operators.MICRO_IN_FLOAT,
             static=True,
         ),
         _int8(

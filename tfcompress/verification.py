@@ -5,14 +5,14 @@ changed here.
 """
 
 import gzip
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from . import flatbuffer
+from . import flatbuffer, summaries
 from .metrics import argmax_agreement
 from .targets import Target
 
@@ -153,21 +153,21 @@ def forbidden_floats(
     return names
 
 
-def float_operators(content: bytes) -> list[str]:
-    """Returns the names of the operators that compute in float, without the conversions to and from it.
+def float_operators(content: bytes) -> dict[str, list[str]]:
+    """Returns the operators that compute in float, without the conversions to and from it, and each one's layers.
 
     Args:
         content: the bytes of the file.
     """
     model = flatbuffer.parse(content)
-    found = []
+    found: dict[str, dict[str, None]] = {}
     for graph in model.subgraphs:
-        for operator in graph.operators or []:
+        for operator, layer in zip(graph.operators or [], summaries.op_layers(graph), strict=True):
             op = flatbuffer.op_name(model, operator)
             results = [graph.tensors[int(index)] for index in operator.outputs if int(index) >= 0]
             if op != "DEQUANTIZE" and any(flatbuffer.type_name(t) in flatbuffer.FLOAT_TYPES for t in results):
-                found.append(op)
-    return list(dict.fromkeys(found))
+                found.setdefault(op, {})[layer] = None
+    return {op: list(layers) for op, layers in found.items()}
 
 
 def _touched_by_permitted(model: Any, graph: Any, allow_float: Sequence[str], kept: Collection[str]) -> set[int]:
@@ -212,7 +212,7 @@ def run_once(content: bytes, *, debug: bool = False) -> None:
 def parity(
     content: bytes,
     outputs: tuple[str, ...],
-    reference: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]],
+    expected: Sequence[np.ndarray],
     batch: Mapping[str, np.ndarray],
     *,
     debug: bool = False,
@@ -221,8 +221,8 @@ def parity(
 
     Args:
         content: the bytes of the file.
-        outputs: signature names of the outputs, in the order of the reference's results.
-        reference: the source model, from arrays by input name to a list of float arrays.
+        outputs: signature names of the outputs, in the order of ``expected``.
+        expected: the source model's answers to ``batch``, float arrays.
         batch: samples by input name, (n, ...), float or integer as the source model takes them.
         debug: whether the interpreter's log lines are shown. Default: False.
     """
@@ -231,7 +231,6 @@ def parity(
     model = open_model(content, debug=debug)
     answers = model.run(dict(batch))
     steps = {output.name: output.scale for output in model.outputs}
-    expected = reference(batch)
     largest, total, count, agreements = 0.0, 0.0, 0, []
     for name, wanted in zip(outputs, expected, strict=True):
         got = np.asarray(answers[name], np.float64)

@@ -1,22 +1,27 @@
 """``tfcompress convert``: a model file becomes a ``.tflite`` file."""
 
+import dataclasses
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from ..errors import ConversionError, DataError
 from ..files import check_distinct, check_exists, check_writable, write_atomically
-from ..targets import BACKENDS, TARGETS
+from ..targets import BACKENDS, TARGETS, Target
 from .parsing import UsageError, help_text, new_flags, parse, parse_overrides, parse_shapes, show
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..isolation import Reporter
 
 __all__ = ["SUMMARY", "run"]
 
 SUMMARY = "make a .tflite file from a Keras or PyTorch model or a SavedModel"
+REPORTS = (".html", ".htm", ".json", ".txt")
 _EXAMPLE = "{program} --model=model.keras --representative_data=images/ --output=model.tflite"
 
 
@@ -39,6 +44,19 @@ def _flags() -> flags.FlagValues:
         "what the file is for: "
         + "; ".join(f"{name}, {target.purpose}" for name, target in TARGETS.items())
         + ". Without it cpu-int8 where ranges or data are there, else dynamic",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "per_channel",
+        None,
+        "one scale for each channel of the weights of convolutions and Dense, or with --noper_channel one for all, as older "
+        "runtimes need it. Without it as the target has it",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "per_channel_dense",
+        None,
+        "the same for Dense alone, as TFLite Micro's older kernels need it",
         flag_values=values,
     )
     flags.DEFINE_multi_string(
@@ -147,7 +165,10 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
     flags.DEFINE_string(
-        "report", None, "also write the account as a self-contained HTML page, layer by layer", flag_values=values
+        "report",
+        None,
+        "also write the account, layer by layer: .html a self-contained page, .json, or .txt",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "json", None, "also write the account of the conversion as JSON; - is stdout", flag_values=values
@@ -170,14 +191,14 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     )
     check_exists(values.model)
     check_writable(values.output, overwrite=values.overwrite)
-    if values.report == "-":
-        raise UsageError("--report must name a file. Received: '-'. --help lists the flags.")
+    if values.report and Path(values.report).suffix.lower() not in REPORTS:
+        raise UsageError(f"--report must name a {', '.join(REPORTS)} file. Received: {values.report!r}.")
     for path in (values.json, values.report, values.save_calibration):
         if path and path != "-":
             check_writable(path, overwrite=values.overwrite)
     request = {
         "model": values.model,
-        "target": values.target,
+        "target": _target(values),
         "representative_data": values.representative_data,
         "input_shapes": parse_shapes(values.input_shape),
         "signature": values.signature,
@@ -239,33 +260,60 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         written.append(values.bundle)
     account = result.to_json()
     if wants_layers:
-        from ..reporting.layers import conversion_record, conversion_report
+        from ..reporting.layers import conversion_record
 
         account = conversion_record(result, layers)
-        if values.report:
-            conversion_report(result, values.report, layers=layers, overwrite=values.overwrite)
-            written.append(values.report)
     record = json.dumps({**account, "output": values.output}, indent=2)
+    if values.report:
+        _report(result, layers, record, values)
+        written.append(values.report)
     if values.json and values.json != "-":
         write_atomically(values.json, record + "\n", overwrite=values.overwrite)
     show(record if values.json == "-" else f"{result}\nwrote    {', '.join(written)}")
     return 0
 
 
-def convert_in_child(request: Mapping[str, Any], report: Callable[[int, int | None], None]) -> tuple[Any, tuple]:
+def _target(values: flags.FlagValues) -> Target | str | None:
+    """Returns the target with the scales that the flags ask for; the flag for Dense goes before the one for all weights."""
+    dense = values.per_channel if values.per_channel_dense is None else values.per_channel_dense
+    asked = {"per_channel": values.per_channel, "per_channel_dense": dense}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    if not changes:
+        return values.target
+    if values.target is None:
+        raise UsageError("--per_channel and --per_channel_dense change a target. Received: no --target. Name it.")
+    return dataclasses.replace(TARGETS[values.target], **changes)
+
+
+def _report(result: Any, layers: tuple, record: str, values: flags.FlagValues) -> None:
+    """Writes the account as what its file's name ends in."""
+    from ..reporting.layers import conversion_report, conversion_text
+
+    suffix = Path(values.report).suffix.lower()
+    if suffix in (".html", ".htm"):
+        conversion_report(result, values.report, layers=layers, overwrite=values.overwrite)
+    else:
+        text = record if suffix == ".json" else conversion_text(result, layers)
+        write_atomically(values.report, text + "\n", overwrite=values.overwrite)
+
+
+def convert_in_child(request: Mapping[str, Any], report: "Reporter") -> tuple[Any, tuple]:
     """Returns the conversion and, where asked for, its layers; runs in the child process.
 
     Args:
         request: "arguments" of ``conversion.convert``, and "layers", whether they are wanted.
-        report: called with (samples calibrated, total or None).
+        report: told of each stage, and of samples calibrated.
     """
     debug = request["arguments"]["debug"]
     _import_quietly(debug=debug)
     from ..conversion import convert
 
     arguments = dict(request["arguments"])
-    result = convert(arguments.pop("model"), on_progress=report, **arguments)
-    return result, result.layers(debug=debug) if request["layers"] else ()
+    result = convert(arguments.pop("model"), on_progress=report, on_stage=report.stage, **arguments)
+    if not request["layers"]:
+        return result, ()
+    report.stage("comparing the layers with the float file")
+    return result, result.layers(debug=debug)
 
 
 def _labels(path: str | None) -> list[str] | None:

@@ -82,7 +82,7 @@ def loss_curve(errors: Sequence[LayerError]) -> str:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("SQNR, dB")
     axes.set_xlabel(f"number of the op; dashed: {PARTING_DB:.0f} dB")
-    axes.xaxis.set_major_locator(tick_locator(8))
+    axes.xaxis.set_major_locator(tick_locator(8, whole=True))
     style(axes, grid="y")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, fontsize=8.5)
     return svg(figure, "c", "Loss over the order of execution")

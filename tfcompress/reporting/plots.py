@@ -212,11 +212,11 @@ def style(axes: Any, *, grid: str) -> None:
     axes.yaxis.label.set(size=FONT_POINTS, color=GREY)
 
 
-def tick_locator(ticks: int) -> Any:
-    """Returns a locator of at most this many round numbers."""
+def tick_locator(ticks: int, *, whole: bool = False) -> Any:
+    """Returns a locator of at most this many round numbers, only whole ones if asked for."""
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(nbins=ticks, min_n_ticks=2, steps=[1, 2, 2.5, 5, 10])
+    return MaxNLocator(nbins=ticks, min_n_ticks=2, steps=[1, 2, 2.5, 5, 10], integer=whole)
 
 
 def colour(position: int) -> str:
