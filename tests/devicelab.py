@@ -158,6 +158,16 @@ def lab_folder() -> Path:
     return Path(os.environ.get("TFCOMPRESS_DEVICELAB_FOLDER") or FOLDER)
 
 
+def sweep(folder: Path) -> None:
+    """Ends the servers of a session that was killed before it could."""
+    for path in folder.glob("*.pid"):
+        with contextlib.suppress(OSError, ValueError):
+            number = int(path.read_text())
+            if b"devicelab" in Path(f"/proc/{number}/cmdline").read_bytes():  # the number may be another's by now
+                os.kill(number, signal.SIGTERM)
+        path.unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """The lab, built by the first test process; the last one that leaves takes its entry off the kernel's table."""
@@ -176,6 +186,9 @@ def lab() -> Iterator[Lab]:
     here = Lab(folder, scripts, data)
     with open(folder / "build.lock", "w") as build, open(folder / "users.lock", "w") as users:
         fcntl.flock(build, fcntl.LOCK_EX)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sweep(folder)  # nobody else is here
         try:
             here.call("up")
         except RuntimeError as error:
