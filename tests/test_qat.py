@@ -128,6 +128,7 @@ def test_ranges_stand_still_from_the_freeze_on():
     fit(model, [qat, keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(qat.ranges)))], 3)
     assert seen[0] == seen[1] == seen[2]
     assert all(low <= 0 <= high for low, high in seen[0].values())
+    assert {name for name, (low, _) in seen[0].items() if low == 0} >= {"stem_relu", "depthwise_relu", "pointwise"}
 
 
 def test_before_begin_epoch_the_training_is_the_plain_one():

@@ -29,6 +29,7 @@ class Site:
         output: whether the output is a point (named ``name``).
         fixed: the output range when the format prescribes it.
         follows: name of the point whose range the output takes over (average pooling), else None.
+        non_negative: whether the output is known to be at least 0, as behind a ReLU.
         parts: how to compute the layer as its two operations, the tensor between them a point (named ``name +
             ":depthwise"``), else None.
     """
@@ -39,6 +40,7 @@ class Site:
     output: bool = False
     fixed: tuple[float, float] | None = None
     follows: str | None = None
+    non_negative: bool = False
     parts: Parts | None = None
 
     def run(
@@ -233,11 +235,12 @@ def _decide(calls: list[_Call], inputs: list[Any], outputs: list[Any], tensors: 
                     sites[call.path, call.index] = Site(call.name, follows=source)
             continue
 
-        inner, fixed = False, rule.fixed
+        inner, fixed, non_negative = False, rule.fixed, rule.kind == "clamp"
         fuses_clamp, fuses_norm = rule.fuses_clamp, rule.fuses_batch_norm
         if rule.kind == "linear":
             activation = activation_rule(call.layer)
             if activation.kind == "clamp":
+                non_negative = True
                 fuses_clamp = fuses_norm = False
             elif activation.kind == "compute":
                 inner, fixed = True, activation.fixed
@@ -260,6 +263,7 @@ def _decide(calls: list[_Call], inputs: list[Any], outputs: list[Any], tensors: 
             inner=inner,
             output=is_point,
             fixed=fixed if is_point else None,
+            non_negative=non_negative,
             parts=rule.parts,
         )
         if is_point:

@@ -62,6 +62,7 @@ class Trackers:
         self._momentum = momentum
         self._learned = activation_ranges == "learned"
         self._bits = 16 if target.activations == "int16" else 8
+        self._non_negative = {site.name for site in plan.sites.values() if site.non_negative}
         self._layers = interception.layer_paths(model)
         # Each replica learns from its own part of the batch; what is read outside is their mean.
         each_replica = {
@@ -201,7 +202,7 @@ class Trackers:
             rounded = fake_quantization.activations(values, tracker[0], tracker[1], bits=self._bits)
             return tf.where(tracker[2] > 0, rounded, values)  # a point that has learned nothing lets everything pass
         seen = tf.cast(values, tf.float32)
-        low = tf.minimum(tf.reduce_min(seen), 0.0)
+        low = tf.zeros([]) if name in self._non_negative else tf.minimum(tf.reduce_min(seen), 0.0)
         high = tf.maximum(tf.reduce_max(seen), 0.0)
         batches = tracker[2]
         past = batches / (batches + 1.0)
