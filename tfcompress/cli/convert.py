@@ -138,7 +138,11 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_bool(
-        "nhwc", False, "a PyTorch model's pictures come channels last, as TFLite has them", flag_values=values
+        "nhwc",
+        False,
+        "a PyTorch model's pictures come channels last, as TFLite has them; --input_shape stays as forward takes it, "
+        "channels first",
+        flag_values=values,
     )
     flags.DEFINE_bool("strict", True, "fail when a float tensor is left in an integer file", flag_values=values)
     flags.DEFINE_bool(
