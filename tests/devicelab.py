@@ -151,7 +151,9 @@ class PhoneServer(Server):
         super().__init__(lab, "phone", port)
         self.serial = f"127.0.0.1:{port}"
         self.name = f"adb://{self.serial}"
-        self.root = lab.folder / "phone"
+        # Another test process has a phone of the same tree: each keeps its files to itself.
+        self.inside("mount", "-t", "tmpfs", "tmpfs", lab.folder / "phone/data/local/tmp")
+        self.root = Path(f"/proc/{self.inner_pid()}/root")
 
 
 def lab_folder() -> Path:
