@@ -34,7 +34,8 @@ def run(tmp_path):
     """Runs the tests of ``CHILD`` in a process of their own; returns its exit code and output."""
     tests = tmp_path / "project" / "tests"
     tests.mkdir(parents=True)
-    (tests / "conftest.py").write_text(Path(__file__).with_name("conftest.py").read_text())
+    for name in ("conftest.py", "devicelab.py"):
+        (tests / name).write_text(Path(__file__).with_name(name).read_text())
     (tests / "test_child.py").write_text(CHILD)
     (tests.parent / "pytest.ini").write_text("[pytest]\nmarkers =\n    shared: needs shared data\naddopts = -ra\n")
 
