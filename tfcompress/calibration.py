@@ -18,7 +18,7 @@ from . import flatbuffer
 from .errors import ConversionError, DataError
 from .fingerprints import model_sha256
 from .measured_ranges import Calibration
-from .observers import Highest, MinMax, Observer
+from .observers import Highest, MinMax, Observer, not_negative
 from .overrides import Overrides, resolve_observer, resolve_overrides
 from .quiet import native_stderr_silenced
 from .samples import Samples, count_samples
@@ -94,7 +94,8 @@ def calibrate(
             Default: none.
         tensors: names of the tensors that need a range. Default: all.
         workers: interpreters that run at the same time. Default: the cores this process may use.
-        batch: samples of one inference; a model with a fixed batch keeps its own. Default: as many as fit 8 MB, 1 to 32.
+        batch: samples of one inference at most: fewer where their tensors would take more than 8 MB, for a larger batch is
+            slower then; a model with a fixed batch keeps its own. Default: as many as fit 8 MB, 1 to 32.
         on_batch: called with the number of samples after each batch. Default: nothing.
         on_inputs: called with each batch, in order, before it runs; must not write to it. Default: nothing.
         debug: whether the interpreter's log lines are shown. Default: False.
@@ -120,7 +121,7 @@ def calibrate(
     rectified = _rectified(model)
     # Where nothing is negative the lowest value is zero by rule: half the looking, the same range.
     used: dict[int, Observer] = {
-        index: Highest(rectified[index]) if each == MinMax() and index in rectified else each
+        index: not_negative(each, rectified[index]) if index in rectified else each
         for index, each in observers.items()
     }
     size = _batch_size(model, inputs, batch)
@@ -213,7 +214,7 @@ def _batch_size(model: Any, inputs: Mapping[str, int], wanted: int | None) -> in
         for index in flatbuffer.activation_tensors(model)
         if graph.tensors[index].shape is not None
     )
-    return wanted or int(np.clip(_BATCH_BYTES // max(4 * floats, 1), 1, _LARGEST_BATCH))
+    return min(wanted or _LARGEST_BATCH, int(np.clip(_BATCH_BYTES // max(4 * floats, 1), 1, _LARGEST_BATCH)))
 
 
 class _Worker:
