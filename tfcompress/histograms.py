@@ -151,12 +151,11 @@ class Histogram:
         if not values.size:
             return self
         rows = values.reshape(len(values), -1)
-        step = stride(rows.shape[1], limit)
-        if limit is None or step == 1:
+        if limit is None or rows.shape[1] <= limit:
             return self.merge(_whole(rows.reshape(-1), floor))
         merged = self
         for row in rows:
-            merged = merged.merge(_thinned(row, step, seed % step, limit, floor))
+            merged = merged.merge(_thinned(row, limit, seed, floor))
         return merged
 
     def merge(self, other: "Histogram") -> "Histogram":
@@ -166,9 +165,14 @@ class Histogram:
         low, high = float(np.minimum(self.low, other.low)), float(np.maximum(self.high, other.high))
         if not (math.isfinite(low) and math.isfinite(high)):
             return Histogram(low, high)
-        exponent, first, bins = _bins(low, high)
-        counts = np.zeros(bins, np.int64)
-        for part in (self, other):
+        if self.low == low and self.high == high:  # its bins hold the other's values as they are
+            exponent, first, counts = self.exponent, self.first, self.counts.copy()
+            parts = [other]
+        else:
+            exponent, first, bins = _bins(low, high)
+            counts = np.zeros(bins, np.int64)
+            parts = [self, other]
+        for part in parts:
             start = (part.first >> (exponent - part.exponent)) - first
             coarse = part._coarse(exponent)
             counts[start : start + len(coarse)] += coarse
@@ -184,8 +188,9 @@ class Histogram:
             positive = self.total - negative
             return np.array([negative, positive] if self.first else [positive], np.int64)
         before = self.first % ratio
-        after = -(before + len(self.counts)) % ratio
-        return np.pad(self.counts, (before, after)).reshape(-1, ratio).sum(axis=1)
+        padded = np.zeros(-(-(before + len(self.counts)) // ratio) * ratio, np.int64)
+        padded[before : before + len(self.counts)] = self.counts
+        return padded.reshape(-1, ratio).sum(axis=1)
 
 
 def _bins(low: float, high: float) -> tuple[int, int, int]:
@@ -203,35 +208,36 @@ def _whole(values: np.ndarray, floor: float | None) -> Histogram:
     return Histogram(low, high, exponent, first, *_count(values, exponent, first, bins))
 
 
-def _thinned(row: np.ndarray, step: int, start: int, limit: int, floor: float | None) -> Histogram:
-    """Returns the histogram of one sample, (values,): every ``step``-th value, the ends from more of them."""
+def _thinned(row: np.ndarray, limit: int, seed: int, floor: float | None) -> Histogram:
+    """Returns the histogram of one sample, (values,): its ends from a part of it, the middle from a part of that part."""
     low, high = extremes(row) if floor is None else (floor, float(row.max()))
     if not (math.isfinite(low) and math.isfinite(high)):
         return Histogram(low, high)
     exponent, first, bins = _bins(low, high)
-    counts, zeros = _count(row[start::step], exponent, first, bins)
+    outer, weight = _blocks(row, limit * _OUTER, seed)
+    step = stride(outer.size, limit)
+    counts, zeros = _count(outer[seed % step :: step], exponent, first, bins)
     reached = counts.cumsum()
     tail = reached[-1] * _TAIL
     lower = int(reached.searchsorted(tail, side="right"))  # bins below hold at most the tail
     upper = max(int(reached.searchsorted(reached[-1] - tail)) + 1, lower)  # bins from here on, too
-    outer, weight = _blocks(row, limit * _OUTER, start)
     outside = outer >= row.dtype.type(math.ldexp(float(first + upper), exponent))
     if lower:
         outside |= outer < row.dtype.type(math.ldexp(float(first + lower), exponent))
     ends, end_zeros = _count(outer[outside], exponent, first, bins)
-    counts *= step
-    ends *= weight
-    counts[:lower], counts[upper:] = ends[:lower], ends[upper:]
+    is_middle = lower <= -first < upper
+    counts[:lower], counts[lower:upper], counts[upper:] = ends[:lower], counts[lower:upper] * step, ends[upper:]
+    counts *= weight
     for value in (low, high):  # no sampling misses these
         number = math.floor(math.ldexp(value, -exponent)) - first
         counts[number] = max(counts[number], 1)
-    return Histogram(low, high, exponent, first, counts, zeros * step if lower <= -first < upper else end_zeros * weight)
+    return Histogram(low, high, exponent, first, counts, (zeros * step if is_middle else end_zeros) * weight)
 
 
-def _blocks(row: np.ndarray, limit: int, start: int) -> tuple[np.ndarray, int]:
+def _blocks(row: np.ndarray, limit: int, seed: int) -> tuple[np.ndarray, int]:
     """Returns about ``limit`` of the values of one sample, in blocks of neighbours, and how many each stands for."""
     if row.size <= limit:
         return row, 1
     blocks = row[: row.size // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
     step = stride(len(blocks), max(limit // _BLOCK, 1))
-    return blocks[start % step :: step].reshape(-1), step
+    return blocks[seed % step :: step].reshape(-1), step
