@@ -335,7 +335,9 @@ def test_a_shape_that_is_channels_last_is_given_the_other_way_round(tmp_path, fo
     if form == "torchscript":
         torch.jit.trace(model, torch.zeros(1, 3, 8, 8)).save(tmp_path / "model.pt")
         model = tmp_path / "model.pt"
-    with pytest.raises(ModelError, match=r"must run on its example.*\(1, 8, 8, 3\).*also with --nhwc: image:1,3,8,8") as caught:
+    with pytest.raises(
+        ModelError, match=r"must run on its example.*\(1, 8, 8, 3\).*also with --nhwc: image:1,3,8,8"
+    ) as caught:
         torch_source.lower_torch(model, input_shapes={"image": (1, 8, 8, 3)}, nhwc=True)
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match=r"on image \(1, 5, 8, 8\).*Give the shapes that forward takes"):

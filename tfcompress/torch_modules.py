@@ -170,7 +170,9 @@ def run_on_example(run: Callable[[], Any], examples: Mapping[str, Any], name: st
             if turned
             else " Give the shapes that forward takes (--input_shape, --sample_inputs)."
         )
-        raise ModelError(f"The model must run on its example. Received: {name} on {text} ({_reason(error)}).{advice}") from error
+        raise ModelError(
+            f"The model must run on its example. Received: {name} on {text} ({_reason(error)}).{advice}"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
