@@ -57,7 +57,7 @@ def test_saved_ranges_give_the_same_file_again(folder):
     same_ranges = (*same, f"--calibration={folder}/ranges.json")
     again = convert(folder, *same_ranges, f"--output={folder}/again.tflite", f"--report={folder}/account.txt")
     assert again.returncode == 0, again.stderr
-    assert "by Percentile(values_per_sample=8192, seed=0, percentile=99.99) on 64 samples" in " ".join(
+    assert "by Percentile(values_per_sample=4096, seed=0, percentile=99.99) on 64 samples" in " ".join(
         again.stdout.split()
     )
     assert max(map(len, again.stdout.splitlines()[1:-2])) <= 80  # but for the names of files
