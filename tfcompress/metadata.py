@@ -115,7 +115,7 @@ def attach(
         min_runtime_version: oldest TFLite runtime that has all the ops. Default: None, what the converter wrote.
 
     Raises:
-        ModelError: damaged, or with constants behind the flatbuffer (files above 2 GB).
+        ModelError: damaged.
         ValueError: an unknown input name, a number of channels or labels that fits no tensor, or a label that is no
             line of text.
 
@@ -129,8 +129,6 @@ def attach(
     """
     normalisation = dict(normalisation or {})
     model = flatbuffer.parse(content)
-    if any(buffer.offset > 1 for buffer in model.buffers):
-        raise ModelError("Metadata needs a file below 2 GB. Received: constants behind the flatbuffer. Leave it out.")
     graph = model.subgraphs[0]
     inputs, outputs = _names(model, "inputs"), _names(model, "outputs")
     unknown = set(normalisation) - set(inputs)

@@ -19,11 +19,11 @@ from .errors import ConversionError
 from .precision import Rule, choose
 from .targets import Target
 
-__all__ = ["float_operators", "quantize", "quantize_weights"]
+__all__ = ["FOUR_BITS", "float_operators", "quantize", "quantize_weights"]
 
 _MIN_MAX = "min_max_uniform_quantize"
 _BITS = {"int8": (8, 8), "int16x8": (8, 16), "int4": (4, 8)}  # of weights and activations, by precision
-_FOUR_BITS = ("CONV_2D", "FULLY_CONNECTED")  # the operators with an int4 kernel
+FOUR_BITS = ("CONV_2D", "FULLY_CONNECTED")  # the operators with an int4 kernel
 
 
 def quantize(
@@ -43,7 +43,7 @@ def quantize(
     """
     recipe = [_entry(".*", "*", _config(target, _default(target)))]
     if target.weights == "int4":
-        recipe += [_entry(".*", op, _config(target, "int4")) for op in _FOUR_BITS]
+        recipe += [_entry(".*", op, _config(target, "int4")) for op in FOUR_BITS]
     elif target.per_channel and not target.per_channel_dense:
         recipe.append(_entry(".*", "FULLY_CONNECTED", _config(target, _default(target), per_channel=False)))
     found = _operators(content)
@@ -166,7 +166,7 @@ def _ruled(operator: _Operator, rule: Rule, target: Target) -> dict[str, Any]:
     if rule.precision is None:
         return _entry(regex, "*", None)
     precision = rule.precision
-    if precision == "int4" and operator.name not in _FOUR_BITS:
+    if precision == "int4" and operator.name not in FOUR_BITS:
         precision = "int8"
     per_channel = target.per_channel and (target.per_channel_dense or operator.name != "FULLY_CONNECTED")
     return _entry(regex, "*", _config(target, precision, per_channel=per_channel))
