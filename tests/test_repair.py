@@ -313,9 +313,7 @@ def test_rounding_finds_the_best_of_all_directions_or_comes_near():
     assert best * (1 - 1e-9) <= found <= best + 0.25 * (worst - best)
 
 
-@pytest.mark.parametrize(
-    "target", [PER_CHANNEL, PER_TENSOR, TARGETS["cpu-int4"]], ids=lambda target: target.name
-)
+@pytest.mark.parametrize("target", [PER_CHANNEL, PER_TENSOR, TARGETS["cpu-int4"]], ids=lambda target: target.name)
 def test_the_quantizer_takes_the_integers_that_rounding_chose(tiny, tiny_ranges, target):
     done = round_weights(tiny.content, tiny_ranges, target, {"image": X})
     assert not done.skipped

@@ -9,7 +9,7 @@ from keras import layers
 
 import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
-from tfcompress import compatibility, flatbuffer, quantization, verification
+from tfcompress import compatibility, flatbuffer, metadata, quantization, verification
 from tfcompress.errors import ConversionError, ModelError, StrictError
 from tfcompress.interpreter import open_model
 from tfcompress.targets import TARGETS, Target
@@ -82,6 +82,14 @@ def test_int4_weights_are_where_a_kernel_for_them_is(model):
     assert verification.forbidden_floats(result.tflite, result.target) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("cpu-int4", "2.11.0"), ("cpu-int16x8", "2.6.0"), ("cpu-int8", "1.14.0")]
+)
+def test_a_file_says_which_runtime_has_kernels_for_its_types(model, name, expected):
+    found = tfc.convert(model, target=name, representative_data=X, backend="ai-edge-quantizer")
+    assert metadata.read(found.tflite).min_runtime_version == expected
+
+
 def test_rules_mix_precisions(model):
     rules = [("*", "*", "int8"), ("pointwise*", "*", "int4"), {"pattern": "logits*", "precision": None}]
     result = tfc.convert(model, target="cpu-int8", representative_data=X, rules=rules)
@@ -95,7 +103,9 @@ def test_a_quantizer_may_store_constants_behind_the_flatbuffer(name):
     """From 256 kB of constants on ai-edge-quantizer does; metadata, the fixed batch and the layers' account read on."""
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(32, 700)).astype(np.float32)
-    model = keras.Sequential([keras.Input((700,), name="x"), layers.Dense(800, name="wide"), layers.Dense(3, name="head")])
+    model = keras.Sequential(
+        [keras.Input((700,), name="x"), layers.Dense(800, name="wide"), layers.Dense(3, name="head")]
+    )
     result = tfc.convert(model, target=dataclasses.replace(TARGETS[name], static=True), representative_data=x)
     wanted = model.predict(x, verbose=0)
     error = open_model(result.tflite).run(x)["head"] - wanted
