@@ -1,6 +1,7 @@
 """The official int8 files of MLPerf Tiny against ours, made from the same float models: not worse and not larger."""
 
 import dataclasses
+import gzip
 
 import numpy as np
 import pytest
@@ -95,3 +96,22 @@ def test_wake_word(shared_data):
     assert np.square(ours - real).mean() <= np.square(theirs - real).mean()
     assert result.float_tensors == ()
     assert result.size_bytes <= ROOM * official.stat().st_size
+
+
+def test_fused_lstm(shared_data):
+    """Its gates' tensors are inside one operator: TensorFlow's own calibrator sees them, and the account says so."""
+    folder = shared_data / "mnist"
+    with gzip.open(folder / "t10k-images-idx3-ubyte.gz") as images, gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as file:
+        pixels = np.frombuffer(images.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)[:500]
+    x = (pixels / 255).astype(np.float32)
+    result = tfc.convert(folder / "trained_lstm.tflite", target="cpu-int8", representative_data=x[-100:], strict=False)
+    assert result.calibration.calibrator == "converter"
+    assert "measured by TFLiteConverter's own calibrator" in " ".join(str(result).split())
+    assert result.ops["UNIDIRECTIONAL_SEQUENCE_LSTM"] == 1
+    accuracies = [
+        np.mean(answers(file, x[:500]).argmax(-1).ravel() == labels)
+        for file in (folder / "trained_lstm_int8.tflite", result.tflite)
+    ]
+    assert accuracies[1] >= accuracies[0] - 0.01  # five pictures
+    assert result.float_tensors == ()
