@@ -50,7 +50,11 @@ def test_resnet8(shared_data):
 @pytest.mark.parametrize("name", ["cpu-int4", "cpu-int16x8", "gpu-fp16", "micro", "edge-tpu", "ethos-u"])
 def test_resnet8_for_other_targets(shared_data, name):
     with np.load(shared_data / "cifar10" / "cifar10_subset.npz") as data:
-        train, test, labels = data["x_train"][:100].astype(np.float32), data["x_test"].astype(np.float32), data["y_test"]
+        train, test, labels = (
+            data["x_train"][:100].astype(np.float32),
+            data["x_test"].astype(np.float32),
+            data["y_test"],
+        )
     result = tfc.convert(
         shared_data / "mlperf_resnet8" / "pretrainedResnet.h5",
         target=name,
@@ -110,7 +114,10 @@ def test_wake_word(shared_data):
 def test_fused_lstm(shared_data):
     """Its gates' tensors are inside one operator: TensorFlow's own calibrator sees them, and the account says so."""
     folder = shared_data / "mnist"
-    with gzip.open(folder / "t10k-images-idx3-ubyte.gz") as images, gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as file:
+    with (
+        gzip.open(folder / "t10k-images-idx3-ubyte.gz") as images,
+        gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as file,
+    ):
         pixels = np.frombuffer(images.read(), np.uint8, offset=16).reshape(-1, 28, 28)
         labels = np.frombuffer(file.read(), np.uint8, offset=8)[:500]
     x = (pixels / 255).astype(np.float32)

@@ -102,7 +102,35 @@ def float_operators(content: bytes, rules: Sequence[Rule]) -> set[str]:
 
 
 # The first runtimes with a kernel for these types: TensorFlow's lite/tools/versioning/op_version.cc and runtime_version.cc.
-_EARLY_INT8 = ["ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "L2_NORMALIZATION", "LOGISTIC", "LOG_SOFTMAX", "MAX_POOL_2D", "MAXIMUM", "MEAN", "MINIMUM", "MUL", "PACK", "PAD", "QUANTIZE", "RELU6", "RESHAPE", "RESIZE_BILINEAR", "SOFTMAX", "SPLIT", "STRIDED_SLICE", "SUB", "TANH", "TRANSPOSE"]
+_EARLY_INT8 = [
+    "ADD",
+    "AVERAGE_POOL_2D",
+    "CONCATENATION",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "DEQUANTIZE",
+    "FULLY_CONNECTED",
+    "L2_NORMALIZATION",
+    "LOGISTIC",
+    "LOG_SOFTMAX",
+    "MAX_POOL_2D",
+    "MAXIMUM",
+    "MEAN",
+    "MINIMUM",
+    "MUL",
+    "PACK",
+    "PAD",
+    "QUANTIZE",
+    "RELU6",
+    "RESHAPE",
+    "RESIZE_BILINEAR",
+    "SOFTMAX",
+    "SPLIT",
+    "STRIDED_SLICE",
+    "SUB",
+    "TANH",
+    "TRANSPOSE",
+]
 _HYBRID = {"CONV_2D": (2, 4, 0), "DEPTHWISE_CONV_2D": (2, 3, 0), "FULLY_CONNECTED": (2, 17, 0)}
 
 
