@@ -1,0 +1,1 @@
+"""Models that compress well, to start from."""
