@@ -1,7 +1,7 @@
 """What the example commands share: train, distil, prune, train with rounding, convert, measure, report; for several seeds.
 
 A ``Task`` says what is learned from what, a ``Recipe`` for how long; ``run_task`` makes three files for each seed:
-float32 and int8_post_training of the trained model, and int8_compressed of the same model after pruning and
+float32 and int8_ptq of the trained model, and int8_qat of the same model after pruning and
 quantization-aware training. Nothing here knows pictures, sound or text.
 """
 
@@ -23,7 +23,7 @@ from tfcompress.files import write_atomically
 from tfcompress.tables import SHARES, measurement_table, padded
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-FILES = ("float32", "int8_post_training", "int8_compressed")
+FILES = ("float32", "int8_ptq", "int8_qat")
 LATER_RATE = 0.3  # of the learning rate, for a model that is trained on
 QUICK_EPOCHS, QUICK_TEACHER_EPOCHS = 3, 1
 REPRESENTATIVE = 200
@@ -141,7 +141,7 @@ def fit(
     decay = keras.optimizers.schedules.CosineDecay(rate, epochs * len(data), alpha=0.01)
     loss = task.loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     subject.compile(keras.optimizers.Adam(decay), loss, metrics=list(task.watch), jit_compile=False)
-    subject.fit(data, epochs=epochs, verbose=0, callbacks=[*callbacks, narrator(what, epochs)])
+    subject.fit(data, epochs=epochs, shuffle=False, verbose=0, callbacks=[*callbacks, narrator(what, epochs)])
 
 
 def compress(model: Any, task: Task, recipe: Recipe, *, seed: int, teacher: Any) -> Any:
@@ -182,12 +182,12 @@ def make_files(task: Task, recipe: Recipe, folder: Path, *, seed: int, teacher: 
     plain = task.export(model)
     made = {
         "float32": tfc.convert(plain, target="float32", **options),
-        "int8_post_training": tfc.convert(plain, target=task.target, **options),
+        "int8_ptq": tfc.convert(plain, target=task.target, **options),
     }
     model.save(folder / "float32.keras")
     model = compress(model, task, recipe, seed=seed, teacher=teacher)
-    made["int8_compressed"] = tfc.convert(task.export(model), target=task.target, **options)
-    model.save(folder / "int8_compressed.keras")
+    made["int8_qat"] = tfc.convert(task.export(model), target=task.target, **options)
+    model.save(folder / "int8_qat.keras")
     for name, result in made.items():
         result.save(folder / f"{name}.tflite", overwrite=True)
     return made
@@ -227,11 +227,9 @@ def run_task(
     elsewhere = [row for device in devices for row in measure_on(device, folder / "seed0", task)]
     print()
     print(measurement_table([*measured[0], *elsewhere]))
-    for lines in (seed_table(measured), notes):
-        print()
-        print("\n".join(lines))
-    shown = task.answer(folder / "seed0" / "int8_compressed.tflite", folder) if task.answer is not None else []
-    print("\n".join(shown))
+    shown = task.answer(folder / "seed0" / "int8_qat.tflite", folder) if task.answer is not None else []
+    for lines in filter(None, (seed_table(measured), notes, shown)):
+        print("\n".join(["", *lines]))
     record = {
         "title": task.title,
         "recipe": dataclasses.asdict(recipe),
@@ -255,12 +253,12 @@ def run_task(
 
 
 def measure_on(device: str, folder: Path, task: Task) -> list[Any]:
-    """Returns the measurements of one seed's files there; a compiler's model answers nothing, so that it gets no data."""
+    """Returns the measurements of one seed's files there. A compiler's model of a processor takes integers and no data."""
     import tfcompress as tfc
 
-    paths = [str(folder / f"{name}.tflite") for name in FILES]
-    data = None if device.startswith("ethos-u") else task.test
-    return tfc.measure(paths, data, metric=task.metric, device=[device])
+    is_compiler = device.startswith("ethos-u")
+    paths = [str(folder / f"{name}.tflite") for name in (FILES[1:] if is_compiler else FILES)]
+    return tfc.measure(paths, None if is_compiler else task.test, metric=task.metric, device=[device])
 
 
 def summary(measured: Sequence[Sequence[Any]]) -> dict[str, dict[str, Any]]:
