@@ -359,18 +359,13 @@ def command(
     name: str,
     summary: str,
 ) -> int:
-    """Returns the exit code of an example: reads the flags, loads TensorFlow quietly, and calls ``run``."""
+    """Returns the exit code of an example: reads the flags and calls ``run``."""
 
     def call(rest: Sequence[str], *, program: str) -> int:
         if parse(values, rest, required=("output",)):
             print(help_text(values, program=program, summary=summary, example=f"python examples/{name}.py"))
             return 0
-        from tfcompress.quiet import converter_silenced
-
         made_folder(values.output)
-        say("Loading TensorFlow ...")
-        with converter_silenced(debug=values.debug):
-            import tensorflow  # noqa: F401
         run(values)
         return 0
 
@@ -378,7 +373,12 @@ def command(
 
 
 def run_flags(task: Task, recipe: Recipe, values: flags.FlagValues) -> dict[str, Any]:
-    """Runs a task as the flags say."""
+    """Runs a task as the flags say; TensorFlow is loaded here, once the data are known to be there."""
+    from tfcompress.quiet import converter_silenced
+
+    say("Loading TensorFlow ...")
+    with converter_silenced(debug=values.debug):
+        import tensorflow  # noqa: F401
     recipe = recipe.quick() if values.quick else recipe
     recipe = recipe if values.teacher else dataclasses.replace(recipe, teacher_epochs=0)
     return run_task(task, recipe, Path(values.output), seeds=values.seeds, devices=values.device, debug=values.debug)
