@@ -78,7 +78,7 @@ class Task:
         x: what it learns from, (n, ...) or a dictionary of such arrays.
         y: the truth about it, (n, ...).
         test: labelled samples as ``tfcompress.measure`` takes them.
-        loss: as ``compile`` takes it; None for the cross-entropy of logits and class numbers. Default: None.
+        loss: returns what ``compile`` takes; None for the cross-entropy of logits and class numbers. Default: None.
         teacher: returns the larger model, untrained. Default: None.
         augment: maps a batch (x, y) of tensors to another, in the training of each epoch. Default: None.
         metric: as ``tfcompress.measure`` takes it. Default: "top1".
@@ -95,7 +95,7 @@ class Task:
     x: Any
     y: np.ndarray
     test: Any
-    loss: Any = None
+    loss: Callable[[], Any] | None = None
     teacher: Callable[[], Any] | None = None
     augment: Callable[[Any, Any], tuple[Any, Any]] | None = None
     metric: Any = "top1"
@@ -139,7 +139,7 @@ def fit(
     if teacher is not None:
         subject = tfc.distill(model, teacher, temperature=recipe.temperature, student_weight=recipe.student_weight)
     decay = keras.optimizers.schedules.CosineDecay(rate, epochs * len(data), alpha=0.01)
-    loss = task.loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = task.loss() if task.loss else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     subject.compile(keras.optimizers.Adam(decay), loss, metrics=list(task.watch), jit_compile=False)
     subject.fit(data, epochs=epochs, shuffle=False, verbose=0, callbacks=[*callbacks, narrator(what, epochs)])
 
