@@ -25,7 +25,7 @@ from tfcompress.tables import SHARES, measurement_table, padded
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 FILES = ("float32", "int8_ptq", "int8_qat")
 LATER_RATE = 0.3  # of the learning rate, for a model that is trained on
-QUICK_EPOCHS, QUICK_TEACHER_EPOCHS = 3, 1
+QUICK_EPOCHS, QUICK_TEACHER_EPOCHS, QUICK_STEPS = 3, 1, 8
 REPRESENTATIVE = 200
 
 
@@ -44,6 +44,7 @@ class Recipe:
         channel_sparsity: share of channels that are removed. Default: 0.25.
         temperature: of the distillation. Default: 4.
         student_weight: share of the labels in the distillation. Default: 0.3.
+        most_steps: of an epoch; None for all of the data. Default: None.
     """
 
     epochs: int = 30
@@ -56,15 +57,17 @@ class Recipe:
     channel_sparsity: float = 0.25
     temperature: float = 4.0
     student_weight: float = 0.3
+    most_steps: int | None = None
 
     def quick(self) -> "Recipe":
-        """Returns the same with few epochs: enough to see that everything runs, too few to learn."""
+        """Returns the same with few short epochs: enough to see that everything runs, too few to learn."""
         return dataclasses.replace(
             self,
             epochs=QUICK_EPOCHS,
             compressed_epochs=QUICK_EPOCHS,
             teacher_epochs=min(self.teacher_epochs, QUICK_TEACHER_EPOCHS),
             channel_epochs=min(self.channel_epochs, QUICK_TEACHER_EPOCHS),
+            most_steps=QUICK_STEPS,
         )
 
 
@@ -114,7 +117,7 @@ def batches(task: Task, recipe: Recipe, seed: int) -> Any:
     data = tf.data.Dataset.from_tensor_slices((task.x, task.y)).shuffle(len(task.y), seed=seed).batch(recipe.batch_size)
     if task.augment is not None:
         data = data.map(task.augment, num_parallel_calls=1, deterministic=True)
-    return data.prefetch(2)
+    return data.prefetch(2) if recipe.most_steps is None else data.take(recipe.most_steps).prefetch(2)
 
 
 def fit(
