@@ -25,7 +25,7 @@ from tfcompress.tables import SHARES, measurement_table, padded
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 FILES = ("float32", "int8_ptq", "int8_qat")
 LATER_RATE = 0.3  # of the learning rate, for a model that is trained on
-QUICK_EPOCHS, QUICK_TEACHER_EPOCHS = 3, 1
+QUICK_EPOCHS, QUICK_TEACHER_EPOCHS, QUICK_STEPS = 3, 1, 8
 REPRESENTATIVE = 200
 
 
@@ -44,6 +44,7 @@ class Recipe:
         channel_sparsity: share of channels that are removed. Default: 0.25.
         temperature: of the distillation. Default: 4.
         student_weight: share of the labels in the distillation. Default: 0.3.
+        most_steps: of an epoch; None for all of the data. Default: None.
     """
 
     epochs: int = 30
@@ -56,15 +57,17 @@ class Recipe:
     channel_sparsity: float = 0.25
     temperature: float = 4.0
     student_weight: float = 0.3
+    most_steps: int | None = None
 
     def quick(self) -> "Recipe":
-        """Returns the same with few epochs: enough to see that everything runs, too few to learn."""
+        """Returns the same with few short epochs: enough to see that everything runs, too few to learn."""
         return dataclasses.replace(
             self,
             epochs=QUICK_EPOCHS,
             compressed_epochs=QUICK_EPOCHS,
             teacher_epochs=min(self.teacher_epochs, QUICK_TEACHER_EPOCHS),
             channel_epochs=min(self.channel_epochs, QUICK_TEACHER_EPOCHS),
+            most_steps=QUICK_STEPS,
         )
 
 
@@ -78,7 +81,7 @@ class Task:
         x: what it learns from, (n, ...) or a dictionary of such arrays.
         y: the truth about it, (n, ...).
         test: labelled samples as ``tfcompress.measure`` takes them.
-        loss: as ``compile`` takes it; None for the cross-entropy of logits and class numbers. Default: None.
+        loss: returns what ``compile`` takes; None for the cross-entropy of logits and class numbers. Default: None.
         teacher: returns the larger model, untrained. Default: None.
         augment: maps a batch (x, y) of tensors to another, in the training of each epoch. Default: None.
         metric: as ``tfcompress.measure`` takes it. Default: "top1".
@@ -95,7 +98,7 @@ class Task:
     x: Any
     y: np.ndarray
     test: Any
-    loss: Any = None
+    loss: Callable[[], Any] | None = None
     teacher: Callable[[], Any] | None = None
     augment: Callable[[Any, Any], tuple[Any, Any]] | None = None
     metric: Any = "top1"
@@ -114,7 +117,7 @@ def batches(task: Task, recipe: Recipe, seed: int) -> Any:
     data = tf.data.Dataset.from_tensor_slices((task.x, task.y)).shuffle(len(task.y), seed=seed).batch(recipe.batch_size)
     if task.augment is not None:
         data = data.map(task.augment, num_parallel_calls=1, deterministic=True)
-    return data.prefetch(2)
+    return data.prefetch(2) if recipe.most_steps is None else data.take(recipe.most_steps).prefetch(2)
 
 
 def fit(
@@ -139,7 +142,7 @@ def fit(
     if teacher is not None:
         subject = tfc.distill(model, teacher, temperature=recipe.temperature, student_weight=recipe.student_weight)
     decay = keras.optimizers.schedules.CosineDecay(rate, epochs * len(data), alpha=0.01)
-    loss = task.loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = task.loss() if task.loss else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     subject.compile(keras.optimizers.Adam(decay), loss, metrics=list(task.watch), jit_compile=False)
     subject.fit(data, epochs=epochs, shuffle=False, verbose=0, callbacks=[*callbacks, narrator(what, epochs)])
 
@@ -359,18 +362,13 @@ def command(
     name: str,
     summary: str,
 ) -> int:
-    """Returns the exit code of an example: reads the flags, loads TensorFlow quietly, and calls ``run``."""
+    """Returns the exit code of an example: reads the flags and calls ``run``."""
 
     def call(rest: Sequence[str], *, program: str) -> int:
         if parse(values, rest, required=("output",)):
             print(help_text(values, program=program, summary=summary, example=f"python examples/{name}.py"))
             return 0
-        from tfcompress.quiet import converter_silenced
-
         made_folder(values.output)
-        say("Loading TensorFlow ...")
-        with converter_silenced(debug=values.debug):
-            import tensorflow  # noqa: F401
         run(values)
         return 0
 
@@ -378,7 +376,12 @@ def command(
 
 
 def run_flags(task: Task, recipe: Recipe, values: flags.FlagValues) -> dict[str, Any]:
-    """Runs a task as the flags say."""
+    """Runs a task as the flags say; TensorFlow is loaded here, once the data are known to be there."""
+    from tfcompress.quiet import converter_silenced
+
+    say("Loading TensorFlow ...")
+    with converter_silenced(debug=values.debug):
+        import tensorflow  # noqa: F401
     recipe = recipe.quick() if values.quick else recipe
     recipe = recipe if values.teacher else dataclasses.replace(recipe, teacher_epochs=0)
     return run_task(task, recipe, Path(values.output), seeds=values.seeds, devices=values.device, debug=values.debug)

@@ -11,7 +11,18 @@ import pytest
 from tfcompress.interpreter import open_model
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = ("motions",)
+EXAMPLES = {  # the folder of its data
+    "motions": "motions",
+    "spoken_digits": "spoken_digits",
+    "sms_spam": "sms_spam",
+    "next_character": "sms_spam",
+    "cifar10": "cifar10",
+}
+EXTRA_FILES = {
+    "cifar10": ("answers.png",),
+    "sms_spam": ("vocabulary.txt", "bundle/Tokenizer.kt", "bundle/tokenizer.py"),
+    "next_character": ("vocabulary.txt",),
+}
 FILES = ("float32", "int8_ptq", "int8_qat")
 
 
@@ -25,7 +36,7 @@ def run_example(name, *arguments):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_runs_quickly(shared_data, tmp_path, name):
     folder = tmp_path / "out"
-    done = run_example(name, f"--output={folder}", f"--data={shared_data / name}", "--quick", "--seeds=1")
+    done = run_example(name, f"--output={folder}", f"--data={shared_data / EXAMPLES[name]}", "--quick", "--seeds=1")
     assert done.returncode == 0, done.stderr[-3000:]
     assert max(map(len, done.stdout.replace(str(folder), "").splitlines())) <= 80
     record = json.loads((folder / "results.json").read_text())
@@ -36,6 +47,8 @@ def test_the_example_runs_quickly(shared_data, tmp_path, name):
     for file in FILES[1:]:
         model = open_model(folder / "seed0" / f"{file}.tflite")
         assert all(info.dtype.kind == "i" for info in [*model.inputs, *model.outputs])
+    for extra in EXTRA_FILES.get(name, ()):
+        assert (folder / extra).stat().st_size > 0
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -82,7 +82,8 @@ def narrator(what: str, epochs: int) -> Any:
     def speak(epoch: int, logs: dict) -> None:
         if (epoch + 1) % 10 == 0 or epoch + 1 == epochs:
             extra = f", sparsity {logs['sparsity']:.0%}" if "sparsity" in logs else ""
-            say(f"  {what}: epoch {epoch + 1} of {epochs}, accuracy {logs['accuracy']:.1%}{extra}")
+            learned = f"accuracy {logs['accuracy']:.1%}" if "accuracy" in logs else f"loss {logs['loss']:.3f}"
+            say(f"  {what}: epoch {epoch + 1} of {epochs}, {learned}{extra}")
 
     return keras.callbacks.LambdaCallback(on_epoch_end=speak)
 
