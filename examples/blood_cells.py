@@ -119,3 +119,78 @@ def augment(x: Any, y: Any) -> tuple[Any, Any]:
     codes.set_shape([None, most, 5])
     scores.set_shape([None, most, len(CLASSES)])
     return x, {"boxes": codes, "logits": scores}
+
+
+def losses() -> dict[str, Any]:
+    """Returns what training makes small."""
+    from tfcompress.detection_losses import box_loss, focal_loss
+
+    return {"boxes": box_loss, "logits": focal_loss}
+
+
+def draw(picture: np.ndarray, boxes: np.ndarray, kinds: np.ndarray, scores: np.ndarray, *, times: int = 4) -> Image.Image:
+    """Returns the picture, so many times as large, with boxes [top, left, bottom, right] and their scores on it."""
+    pixels = ((picture + 1) * 127.5).round().astype(np.uint8)
+    image = Image.fromarray(pixels).resize((COLUMNS * times, ROWS * times), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
+    for (top, left, bottom, right), kind, score in zip(boxes, kinds.astype(int), scores, strict=True):
+        sides = (left * image.width, top * image.height, right * image.width, bottom * image.height)
+        pen.rectangle(sides, outline=COLOURS[kind], width=3)
+        pen.text((sides[0] + 5, sides[1] + 4), f"{CLASSES[kind]} {score:.0%}", fill=COLOURS[kind])
+    return image
+
+
+def answers(file: Path, folder: Path, test: Any, names: Sequence[str]) -> list[str]:
+    """Draws what the file answers to the first test picture with all three kinds; returns it in words."""
+    from tfcompress.interpreter import open_model
+
+    chosen = next(i for i, kinds in enumerate(test["classes"]) if set(range(len(CLASSES))) <= set(kinds.tolist()))
+    picture = test["x"][chosen]
+    found = {name: values[0] for name, values in open_model(file).run({"image": picture[None]}).items()}
+    kept = (found["scores"] >= SHOWN_SCORE) & (np.arange(len(found["scores"])) < found["count"])
+    boxes, kinds, scores = (found[name][kept] for name in ("boxes", "classes", "scores"))
+    draw(picture, boxes, kinds, scores).save(folder / "cells.png")
+    said, true = (
+        ", ".join(f"{int((each == number).sum())} {name}" for number, name in enumerate(CLASSES))
+        for each in (kinds, test["classes"][chosen])
+    )
+    return [f"cells.png shows {names[chosen]}: the int8 model finds {said};", f"labelled are {true}."]
+
+
+def run(values: flags.FlagValues) -> None:
+    """Trains and measures as the flags say."""
+    from tfcompress.postprocessing import OP
+
+    folder = Path(values.data)
+    x, cells, _ = load(folder, TRAIN)
+    pictures, truth, names = load(folder, TEST)
+    test = {"x": pictures, "boxes": truth[..., :4], "classes": truth[..., 4].astype(np.int64)}
+    task = flow.Task(
+        title="tfcompress example: blood cells",
+        build=build,
+        x=x,
+        y=cells,
+        test=test,
+        loss=losses,
+        augment=augment,
+        metric=["coco_map50", "coco_map"],
+        watch=(),
+        settings={"labels": CLASSES, "detections": detections(), "allow_float": [OP], "name": "blood_cells"},
+        answer=lambda file, place: answers(file, place, test, names),
+    )
+    flow.run_flags(task, RECIPE, values)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the example and returns the exit code."""
+    return flow.command(
+        run,
+        flow.define_flags(name="blood_cells", data="bccd"),
+        list(sys.argv[1:] if arguments is None else arguments),
+        name="blood_cells",
+        summary="train, compress, convert and measure a detector of blood cells, and draw what it finds",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

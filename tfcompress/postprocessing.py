@@ -110,7 +110,7 @@ def _in_float(model: Any, index: int) -> int:
     tensor = model.subgraphs[0].tensors[index]
     if flatbuffer.type_name(tensor) == "FLOAT32":
         return index
-    real = _tensor(model, f"{flatbuffer.tensor_name(tensor).rpartition("/")[2]}_real", tensor.shape, "FLOAT32")
+    real = _tensor(model, f"{flatbuffer.tensor_name(tensor).split('/')[-1]}_real", tensor.shape, "FLOAT32")
     model.subgraphs[0].operators.append(flatbuffer.new_operator(model, "DEQUANTIZE", [index], [real]))
     return real
 
