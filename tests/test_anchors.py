@@ -22,9 +22,7 @@ def test_the_grid_goes_by_level_row_column_and_size():
     np.testing.assert_allclose(GRID[96 + (2 * 4 + 3) * 3 + 2], [2.5 / 3, 3.5 / 4, 0.6, 0.3], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("shapes", "sizes"), [([(1, 1)], []), ([], []), ([(1, 1)], [[]]), ([(1, 1)], [[(0.1, 0.0)]])]
-)
+@pytest.mark.parametrize(("shapes", "sizes"), [([(1, 1)], []), ([], []), ([(1, 1)], [[]]), ([(1, 1)], [[(0.1, 0.0)]])])
 def test_a_grid_without_sizes_is_refused(shapes, sizes):
     with pytest.raises(ValueError, match="Received"):
         anchor_grid(shapes, sizes)

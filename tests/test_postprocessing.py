@@ -63,7 +63,9 @@ def test_the_file_chooses_as_numpy_does(heads, target):
         # decoded in float32 from the very same numbers
         np.testing.assert_allclose(found["boxes"][picture, :count], boxes, atol=1e-5)
         # LOGISTIC has steps of 1/256 in int8
-        np.testing.assert_allclose(found["scores"][picture, :count], expected, atol=1 / 256 if "int8" in target or "uint8" in target else 1e-4)
+        np.testing.assert_allclose(
+            found["scores"][picture, :count], expected, atol=1 / 256 if "int8" in target or "uint8" in target else 1e-4
+        )
     assert suppressed > 0
 
 

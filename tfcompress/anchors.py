@@ -4,21 +4,37 @@ A box has corners [top, left, bottom, right]; an anchor has a center and a size 
 postprocessing wants it. All are fractions of the picture. Pure NumPy; choosing among answers is ``suppression``'s business.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["BACKGROUND", "SCALES", "UNDECIDED", "Targets", "anchor_grid", "corners", "decode", "encode", "match"]
-__all__ += ["overlaps", "targets"]
+__all__ = ["BACKGROUND", "SCALES", "UNDECIDED", "Targets", "anchor_grid", "corners", "decode", "encode", "map_shapes"]
+__all__ += ["match", "overlaps", "targets"]
 
 BACKGROUND, UNDECIDED = -1, -2
 SCALES = (10.0, 10.0, 5.0, 5.0)  # of the codes, in the order y, x, height, width: they come near unit variance
 
 
-def anchor_grid(
-    shapes: Sequence[tuple[int, int]], sizes: Sequence[Sequence[tuple[float, float]]]
-) -> np.ndarray:
+def map_shapes(height: int, width: int, levels: int, *, first_stride: int = 8) -> list[tuple[int, int]]:
+    """Returns (rows, columns) of a detector's maps, each half as fine as the one before, padded as TensorFlow's "same" does.
+
+    Args:
+        height: of the picture, pixels.
+        width: likewise.
+        levels: how many maps.
+        first_stride: pixels from anchor to anchor on the first. Default: 8.
+
+    Example:
+        >>> map_shapes(144, 192, 3)
+        [(18, 24), (9, 12), (5, 6)]
+    """
+    strides = [first_stride * 2**level for level in range(levels)]
+    return [(math.ceil(height / stride), math.ceil(width / stride)) for stride in strides]
+
+
+def anchor_grid(shapes: Sequence[tuple[int, int]], sizes: Sequence[Sequence[tuple[float, float]]]) -> np.ndarray:
     """Returns anchors of shape (n, 4), float32, in the order in which the heads of ``zoo.ssdlite`` answer.
 
     The order is: level, row, column, size. A center lies in the middle of its cell: ((row + 0.5) / rows, (column + 0.5) / columns).
@@ -112,17 +128,18 @@ def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         >>> overlaps(np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([[0.0, 0.0, 1.0, 0.5], [0.0, 0.5, 1.0, 1.5]])).round(3)
         array([[0.5  , 0.333]])
     """
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=-1)
+    # Sides one by one: an axis of two numbers would cost most of the time.
+    height, width = (
+        np.minimum(first[:, None, high], second[None, :, high]) - np.maximum(first[:, None, low], second[None, :, low])
+        for low, high in ((0, 2), (1, 3))
+    )
+    shared = np.where((height > 0) & (width > 0), height * width, 0.0)
     areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=-1) for boxes in (first, second)]
     covered = areas[0][:, None] + areas[1][None] - shared
-    return np.divide(shared, covered, out=np.zeros_like(shared, dtype=np.float64), where=covered > 0)
+    return np.divide(shared, covered, out=np.zeros_like(shared), where=covered > 0)
 
 
-def match(
-    boxes: np.ndarray, anchors: np.ndarray, *, positive: float = 0.5, negative: float = 0.4
-) -> np.ndarray:
+def match(boxes: np.ndarray, anchors: np.ndarray, *, positive: float = 0.5, negative: float = 0.4) -> np.ndarray:
     """Returns for each anchor the index of the box that it answers for, shape (n,), int64.
 
     An anchor belongs to the box it overlaps most if that is ``positive`` or more; below ``negative`` it is BACKGROUND (-1),
@@ -146,16 +163,20 @@ def match(
         array([ 0, -1])
     """
     if not 0 <= negative <= positive <= 1:
-        raise ValueError(f"0 <= negative <= positive <= 1 must hold. Received: negative={negative}, positive={positive}.")
+        raise ValueError(
+            f"0 <= negative <= positive <= 1 must hold. Received: negative={negative}, positive={positive}."
+        )
     if not len(boxes):
         return np.full(len(anchors), BACKGROUND)
     shared = overlaps(corners(anchors), np.asarray(boxes, np.float64))
-    best = shared.max(axis=1)
-    found = np.where(best >= positive, shared.argmax(axis=1), np.where(best < negative, BACKGROUND, UNDECIDED))
+    nearest = shared.argmax(axis=1)
+    best = shared[np.arange(len(shared)), nearest]
+    found = np.where(best >= positive, nearest, np.where(best < negative, BACKGROUND, UNDECIDED))
+    by_box = np.ascontiguousarray(shared.T)
     for _ in range(min(len(boxes), len(anchors))):
-        anchor, box = np.unravel_index(shared.argmax(), shared.shape)
+        box, anchor = np.unravel_index(by_box.argmax(), by_box.shape)
         found[anchor] = box
-        shared[anchor], shared[:, box] = -1, -1
+        by_box[box], by_box[:, anchor] = -1, -1
     return found
 
 

@@ -88,9 +88,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, *, overlap: float = 0.5, mos
     return np.asarray(kept, np.int64)
 
 
-def detect(
-    codes: np.ndarray, scores: np.ndarray, settings: Detections
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def detect(codes: np.ndarray, scores: np.ndarray, settings: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the boxes (k, 4), classes (k,) int64 and scores (k,) that a detector means in one picture, the highest first.
 
     Each class is suppressed on its own.
@@ -110,9 +108,7 @@ def detect(
     found: list[tuple[float, int, int]] = []
     for kind in range(settings.classes):
         places = np.flatnonzero(scores[:, kind] >= settings.least_score)
-        kept = places[
-            suppress(boxes[places], scores[places, kind], overlap=settings.overlap, most=settings.most)
-        ]
+        kept = places[suppress(boxes[places], scores[places, kind], overlap=settings.overlap, most=settings.most)]
         found += [(float(scores[place, kind]), kind, int(place)) for place in kept]
     found.sort(key=lambda each: -each[0])
     found = found[: settings.most]

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from .. import anchors as boxes_from
+from ..anchors import anchor_grid, map_shapes
 
-__all__ = ["DEFAULT_SIZES", "feature_shapes", "ssdlite", "ssdlite_anchors"]
+__all__ = ["DEFAULT_SIZES", "ssdlite", "ssdlite_anchors"]
 
 Size = tuple[float, float]
 DEFAULT_SIZES: tuple[tuple[Size, ...], ...] = (
@@ -24,9 +24,12 @@ DEFAULT_SIZES: tuple[tuple[Size, ...], ...] = (
 )
 """(height, width) of the anchors on each level: doubling from level to level, with aspect ratios 1:2 and 2:1."""
 
-FIRST_STRIDE = 8  # pixels between the anchors of the first level; the next have 16, 32, ...
 STEM = (16, 32)  # filters of the two plain convolutions
-BLOCKS = ((64, 64), (128, 128, 128), (256, 256))  # filters of the blocks at strides 8, 16 and 32; the first of each halves
+BLOCKS = (
+    (64, 64),
+    (128, 128, 128),
+    (256, 256),
+)  # filters of the blocks at strides 8, 16 and 32; the first of each halves
 EXTRA = 128  # filters of further levels
 PRIOR = 0.01  # score of an untrained model: nearly all anchors are background
 DIVISOR = 8  # filters are multiples of it, as in the MobileNet papers
@@ -91,21 +94,6 @@ def ssdlite(
     return keras.Model(image, outputs, name=name)
 
 
-def feature_shapes(input_shape: tuple[int, int, int], levels: int) -> list[tuple[int, int]]:
-    """Returns (rows, columns) of each level's map.
-
-    Args:
-        input_shape: (height, width, channels).
-        levels: how many.
-
-    Example:
-        >>> feature_shapes((144, 192, 3), 3)
-        [(18, 24), (9, 12), (5, 6)]
-    """
-    strides = [FIRST_STRIDE * 2**level for level in range(levels)]
-    return [(math.ceil(input_shape[0] / stride), math.ceil(input_shape[1] / stride)) for stride in strides]
-
-
 def ssdlite_anchors(*, input_shape: tuple[int, int, int], sizes: Sequence[Sequence[Size]] = DEFAULT_SIZES) -> Any:
     """Returns the anchors of an ``ssdlite`` of the same arguments, shape (n, 4), float32: see ``anchors.anchor_grid``.
 
@@ -113,7 +101,7 @@ def ssdlite_anchors(*, input_shape: tuple[int, int, int], sizes: Sequence[Sequen
         >>> ssdlite_anchors(input_shape=(64, 64, 3)).shape
         (277, 4)
     """
-    return boxes_from.anchor_grid(feature_shapes(input_shape, len(sizes)), sizes)
+    return anchor_grid(map_shapes(*input_shape[:2], len(sizes)), sizes)
 
 
 def _rounded(filters: float) -> int:
