@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tfcompress.digits import load_digits
 from tfcompress.interpreter import open_model
 from tfcompress.tokens import Tokenizer
 
@@ -118,3 +120,20 @@ def test_gaps_and_shifts_keep_shapes_and_labels(examples):
         changed, labels = examples(name).augment(x, y)
         assert changed.shape == x.shape and np.isfinite(changed).all() and not np.array_equal(changed, x)
         np.testing.assert_array_equal(labels, y)
+
+
+@pytest.mark.devicelab
+def test_the_files_of_a_seed_are_measured_on_a_board(examples, boards, monkeypatch, tmp_path):
+    """As ``--device=ssh://...`` does it, on files that are there already."""
+    flow = examples("flow")
+    board = boards["cortex-a72"]
+    monkeypatch.setenv("TFCOMPRESS_SSH", board.environment["TFCOMPRESS_SSH"])
+    for name in flow.FILES:
+        shutil.copy(ROOT / "models" / "digits" / "digits_int8.tflite", tmp_path / f"{name}.tflite")
+    data = load_digits()
+    task = flow.Task(
+        title="digits", build=None, x=data.x_train, y=data.y_train, test=(data.x_test[:64], data.y_test[:64])
+    )
+    here, there = (flow.measure_on(device, tmp_path, task) for device in ("local", board.name))
+    assert [row.accuracy for row in there] == [row.accuracy for row in here]
+    assert {row.device.name for row in there} == {board.name} and len(there) == len(flow.FILES)
