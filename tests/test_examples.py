@@ -23,8 +23,11 @@ EXAMPLES = {  # the folder of its data
     "sms_spam": "sms_spam",
     "next_character": "sms_spam",
     "cifar10": "cifar10",
+    "blood_cells": "bccd",
 }
+BOXES = {"blood_cells"}  # their files answer in float: the choice among boxes is an op that has no integers
 EXTRA_FILES = {
+    "blood_cells": ("cells.png",),
     "cifar10": ("answers.png",),
     "sms_spam": ("vocabulary.txt", "bundle/Tokenizer.kt", "bundle/tokenizer.py"),
     "next_character": ("vocabulary.txt",),
@@ -52,7 +55,7 @@ def test_the_example_runs_quickly(shared_data, tmp_path, name):
     assert (folder / "report.html").stat().st_size > 10_000
     for file in FILES[1:]:
         model = open_model(folder / "seed0" / f"{file}.tflite")
-        assert all(info.dtype.kind == "i" for info in [*model.inputs, *model.outputs])
+        assert all(info.dtype.kind == "i" for info in [*model.inputs, *model.outputs[:0 if name in BOXES else None]])
     for extra in EXTRA_FILES.get(name, ()):
         assert (folder / extra).stat().st_size > 0
 
