@@ -126,17 +126,16 @@ def test_gaps_and_shifts_keep_shapes_and_labels(examples):
 
 
 @pytest.mark.devicelab
-def test_the_files_of_a_seed_are_measured_on_a_board(examples, boards, monkeypatch, tmp_path):
-    """As ``--device=ssh://...`` does it, on files that are there already."""
+def test_a_seed_is_measured_on_a_board(examples, boards, monkeypatch, tmp_path):
+    """As ``--device=ssh://...`` does it, on a file that is there already."""
     flow = examples("flow")
     board = boards["cortex-a72"]
     monkeypatch.setenv("TFCOMPRESS_SSH", board.environment["TFCOMPRESS_SSH"])
-    for name in flow.FILES:
-        shutil.copy(ROOT / "models" / "digits" / "digits_int8.tflite", tmp_path / f"{name}.tflite")
+    monkeypatch.setattr(flow, "FILES", ("int8_qat",))  # an emulated board takes its time for each
+    shutil.copy(ROOT / "models" / "digits" / "digits_int8.tflite", tmp_path / "int8_qat.tflite")
     data = load_digits()
     task = flow.Task(
         title="digits", build=None, x=data.x_train, y=data.y_train, test=(data.x_test[:64], data.y_test[:64])
     )
-    here, there = (flow.measure_on(device, tmp_path, task) for device in ("local", board.name))
-    assert [row.accuracy for row in there] == [row.accuracy for row in here]
-    assert {row.device.name for row in there} == {board.name} and len(there) == len(flow.FILES)
+    (here,), (there,) = (flow.measure_on(device, tmp_path, task) for device in ("local", board.name))
+    assert there.accuracy == here.accuracy and there.device.name == board.name
