@@ -28,7 +28,9 @@ def squares(count, seed):
     return x, boxes, kinds
 
 
-@pytest.mark.parametrize(("shape", "sizes"), [((64, 96, 3), SIZES), ((75, 83, 1), SIZES), ((300, 300, 3), DEFAULT_SIZES)])
+@pytest.mark.parametrize(
+    ("shape", "sizes"), [((64, 96, 3), SIZES), ((75, 83, 1), SIZES), ((300, 300, 3), DEFAULT_SIZES)]
+)
 def test_there_is_an_answer_for_each_anchor(shape, sizes):
     model = ssdlite(input_shape=shape, classes=5, width=0.25, sizes=sizes)
     count = len(ssdlite_anchors(input_shape=shape, sizes=sizes))
