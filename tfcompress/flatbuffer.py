@@ -495,4 +495,8 @@ def _drop_unused(model: Any) -> dict[int, int]:
     for operator in graph.operators:
         operator.inputs, operator.outputs = moved(operator.inputs), moved(operator.outputs)
         operator.intermediates = moved(operator.intermediates)
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            for entry in [*(signature.inputs or []), *(signature.outputs or [])]:
+                entry.tensorIndex = position.get(int(entry.tensorIndex), entry.tensorIndex)
     return position
