@@ -46,6 +46,7 @@ def ours(model, samples) -> bytes:
     return tfc.convert(model, target="cpu-int8", representative_data=samples).tflite
 
 
+@pytest.mark.filterwarnings("ignore:Statistics for quantized inputs:UserWarning")
 @pytest.mark.parametrize("make", [the_converters, ours])
 def test_the_file_has_the_numbers_of_the_worked_example(make, model, samples, capfd):
     interpreter = Interpreter(model_content=make(model, samples))
@@ -66,19 +67,3 @@ def test_the_file_has_the_numbers_of_the_worked_example(make, model, samples, ca
         expected = quantize(column, from_range(column.min(), column.max(), symmetric=True))
         np.testing.assert_array_equal(stored[channel], expected)
     assert stored[0, 0] == 127
-
-
-def test_the_model_quantizes_the_ends_as_the_arithmetic_does(model, samples):
-    """A float input into the integer file passes its QUANTIZE: the runtime rounds the half away from zero, too."""
-    content = tfc.convert(model, target="cpu-int8-float-io", representative_data=samples).tflite
-    interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
-    interpreter.allocate_tensors()
-    values = np.array([[EDGE, -EDGE]], np.float32)
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values)
-    interpreter.invoke()
-    (inner,) = [
-        t
-        for t in interpreter.get_tensor_details()
-        if t["quantization"][1] == -1 and t["dtype"] == np.int8 and list(t["shape"]) == [1, 2] and t["quantization"][0] < 0.03
-    ]
-    np.testing.assert_array_equal(interpreter.get_tensor(inner["index"]), [[127, -128]])
