@@ -6,6 +6,7 @@ the same number of parameters. Both become ``cpu-int8`` files with channels last
 ratio is the median of the ratios pair by pair, with its 95 % interval.
 """
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -94,11 +95,10 @@ def compare(name: str, from_torch: Any, from_keras: Any, size: int, runs: int) -
             file.save(Path(folder) / f"{side}.tflite")
         paths = [str(Path(folder) / f"{side}.tflite") for side in ("keras", "pytorch")]
         keras_record, torch_record = tfc.measure(paths, interleave=True, runs=runs)
-    ratio = torch_record.ratio or keras_record.ratio
     return {
         "network": name,
         "parameters": parameters[0],
-        "ratio": ratio.to_json() if hasattr(ratio, "to_json") else str(ratio),
+        "ratio": dataclasses.asdict(torch_record.ratio),
         **{
             side: {
                 "ops": sum(file.ops.values()),
@@ -116,13 +116,15 @@ def main(arguments: list[str]) -> int:
     values = _flags()
     try:
         if parse(values, arguments, required=()):
-            print(help_text("pytorch.py", __doc__ or "", values))
+            print(help_text(values, program="pytorch.py", summary=(__doc__ or "").splitlines()[0], example=""))
             return 0
     except UsageError as error:
         print(f"pytorch.py: {error}", file=sys.stderr)
         return 2
     figures = []
-    print(f"{'int8, ' + str(values.size) + ' pixels':22} {'from':8} {'ops':>4} {'TRANSPOSE':>9} {'kB':>7} {'median ms':>9}")
+    print(
+        f"{'int8, ' + str(values.size) + ' pixels':22} {'from':8} {'ops':>4} {'TRANSPOSE':>9} {'kB':>7} {'median ms':>9}"
+    )
     for name, (from_torch, from_keras) in _pairs(values.size).items():
         row = compare(name, from_torch(), from_keras(), values.size, values.runs)
         figures.append(row)
@@ -130,10 +132,14 @@ def main(arguments: list[str]) -> int:
             one = row[side]
             sizes = f"{one['size_bytes'] / 1000:7.0f} {one['median_ms']:9.2f}"
             print(f"{name:22} {side:8} {one['ops']:4} {one['transposes']:9} {sizes}")
-        print(f"{'':22} ratio in turns: {row['ratio']}", flush=True)
+        ratio = row["ratio"]
+        print(f"{'':22} PyTorch / Keras {ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})", flush=True)
     if values.json:
         text = json.dumps(figures, indent=2) + "\n"
-        print(text) if values.json == "-" else write_atomically(Path(values.json), text.encode())
+        if values.json == "-":
+            print(text)
+        else:
+            write_atomically(values.json, text, overwrite=True)
     return 0
 
 

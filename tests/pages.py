@@ -121,7 +121,9 @@ class Page:
         )
         assert done.returncode == 0, done.stderr[-2000:]
         done = subprocess.run(["java", "-jar", jar], capture_output=True, text=True, check=True)
-        promised = [line.partition("// ")[2] for line in block.code.splitlines() if "println(" in line and "// " in line]
+        promised = [
+            line.partition("// ")[2] for line in block.code.splitlines() if "println(" in line and "// " in line
+        ]
         assert done.stdout.splitlines() == promised
 
 

@@ -87,7 +87,7 @@ def test_a_wrong_block_is_an_error_that_names_its_line(text, tmp_path):
 
 
 def test_blocks_are_found_with_their_reasons():
-    text = "<!-- before:\nx = 1\n-->\n```python\nprint(x)  # 1\n```\n```bash title=\"Not run: needs a phone\"\nls\n```\n"
+    text = '<!-- before:\nx = 1\n-->\n```python\nprint(x)  # 1\n```\n```bash title="Not run: needs a phone"\nls\n```\n'
     first, second, third = pages.blocks(text)
     assert (first.code, second.line, third.reason) == ("x = 1\n", 5, "needs a phone")
     with pytest.raises(ValueError, match="Not run"):

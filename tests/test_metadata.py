@@ -251,7 +251,7 @@ def test_mediapipe_classifies_photographs_with_a_real_model(mediapipe_python, sh
     with np.load(shared_data / "cifar10" / "cifar10_subset.npz") as file:
         pictures, truth, samples = file["x_test"][:50], file["y_test"][:50].ravel(), file["x_train"][:100]
     (model,) = (shared_data / "mlperf_resnet8").glob("*.h5")
-    labels = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    labels = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     data = samples.astype(np.float32)
     result = tfc.convert(model, target="cpu-uint8-io", representative_data=data, scaling="raw", labels=labels)
     own = open_model(result.tflite)

@@ -16,7 +16,7 @@ from tfcompress.interpreter import open_model
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
 pytest.importorskip("litert_torch", reason="the extra [torch] is not installed")
 
-import torch_models  # noqa: E402 - needs torch
+import torch_models
 
 pytestmark = [
     pytest.mark.torch,
