@@ -98,18 +98,21 @@ def contend(framework: str, kind: str, name: str, rounds: int, steps: int) -> No
         callbacks.append(tfc.MagnitudePruning(0.5, frequency=100))
     elif kind == "qat":
         callbacks.append(tfc.QuantizationAwareTraining())
-    stamps: list[float] = []
+    stamps: list[tuple[float, float]] = []
 
     class Gate(keras.callbacks.Callback):
         """Stands before the other callbacks, so that a step is from its begin to the next one's."""
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            stamps.append(time.perf_counter())
+            stamps.append((time.perf_counter(), time.process_time()))
             if len(stamps) > steps:
-                each = [later - earlier for earlier, later in itertools.pairwise(stamps[1:])]
-                print(json.dumps({"ms": statistics.median(each) * 1000}), flush=True)
+                pairs = list(itertools.pairwise(stamps[1:]))
+                medians = [
+                    statistics.median(later[i] - earlier[i] for earlier, later in pairs) * 1000 for i in range(2)
+                ]
+                print(json.dumps({"ms": medians[0], "processor_ms": medians[1]}), flush=True)
                 sys.stdin.readline()
-                stamps[:] = [time.perf_counter()]
+                stamps[:] = [(time.perf_counter(), time.process_time())]
 
     random = np.random.default_rng(0)
     count = (rounds + 1) * steps + 1
@@ -160,17 +163,18 @@ class Contender:
 
 
 def measure(name: str, rounds: int, steps: int) -> dict[str, dict[str, Any]]:
-    """Returns the median steps of each round, "ms", and the peak memory, "peak_mb", of each contender."""
+    """Returns each contender's median steps of each round, "ms" and "processor_ms", and its peak memory, "peak_mb"."""
     contenders: list[Contender] = []
     try:
         for framework in FRAMEWORKS:
             for kind in KINDS:
                 contenders.append(Contender(framework, kind, name, rounds, steps))
                 contenders[-1].answer()
-        found: dict[str, dict[str, Any]] = {each.title: {"ms": []} for each in contenders}
+        found: dict[str, dict[str, Any]] = {each.title: {"ms": [], "processor_ms": []} for each in contenders}
         for turn in range(rounds):
             for each in contenders if turn % 2 == 0 else reversed(contenders):
-                found[each.title]["ms"].append(each.go_on()["ms"])
+                for unit, value in each.go_on().items():
+                    found[each.title][unit].append(value)
             print(f"{name} round {turn + 1} of {rounds}", file=sys.stderr)
         for each in contenders:
             found[each.title]["peak_mb"] = each.go_on()["peak_mb"]
@@ -184,17 +188,26 @@ def report(name: str, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Prints the figures of a model and whether they show what they must; returns both."""
     table: dict[str, Any] = {}
     print(
-        f"{name}, batch {BATCH}\n{'':<20}{'median ms':>10}{'x own float':>13}{'quartiles':>14}{'peak MB':>9}{'x own float':>13}"
+        f"{name}, batch {BATCH}\n{'':<20}{'median ms':>10}{'cpu ms':>8}{'x own float':>13}{'quartiles':>14}{'peak MB':>9}{'x own float':>13}"
     )
     for title, run in runs.items():
         base = runs[f"{title.split()[0]} float"]
         ratios = [mine / other for mine, other in zip(run["ms"], base["ms"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         ms, memory = statistics.median(run["ms"]), run["peak_mb"] / base["peak_mb"]
-        table[title] = {"ms": ms, "x_float": middle, "quartiles": [low, high], "peak_mb": run["peak_mb"]}
+        processor = statistics.median(run["processor_ms"])
+        table[title] = {
+            "ms": ms,
+            "processor_ms": processor,
+            "x_float": middle,
+            "quartiles": [low, high],
+            "peak_mb": run["peak_mb"],
+        }
         table[title]["memory_x_float"] = memory
         between = f"{low:.2f} {high:.2f}"
-        print(f"{title:<20}{ms:>10.1f}{middle:>13.3f}{between:>14}{run['peak_mb']:>9.0f}{memory:>13.2f}")
+        print(
+            f"{title:<20}{ms:>10.1f}{processor:>8.0f}{middle:>13.3f}{between:>14}{run['peak_mb']:>9.0f}{memory:>13.2f}"
+        )
     pairs = zip(runs["tfcompress qat"]["ms"], runs["tfmot qat"]["ms"], strict=True)
     against = statistics.median(ours / theirs for ours, theirs in pairs)
     claims = {f"{kind} takes at most {most} times a plain step": table[f"tfcompress {kind}"]["x_float"] <= most

@@ -55,7 +55,7 @@ def test_saved_ranges_give_the_same_file_again(folder):
     same_ranges = (*same, f"--calibration={folder}/ranges.json")
     again = convert(folder, *same_ranges, f"--output={folder}/again.tflite", f"--report={folder}/account.txt")
     assert again.returncode == 0, again.stderr
-    assert "by Percentile(values_per_sample=8192, seed=0, percentile=99.99) on 64 samples" in again.stdout
+    assert "by Percentile(values_per_sample=4096, seed=0, percentile=99.99) on 64 samples" in again.stdout
     account = (folder / "account.txt").read_text()
     assert "loses    most in #" in account or "not checked" in account
     assert account.count(" percentile ") >= 4  # a line for each layer

@@ -8,6 +8,7 @@ into ranges. Nothing is quantized here. Memory grows with the batch and the work
 import dataclasses
 import os
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,7 @@ from . import flatbuffer
 from .errors import ConversionError, DataError
 from .fingerprints import model_sha256
 from .measured_ranges import Calibration
-from .observers import Highest, MinMax, Observer
+from .observers import Highest, MinMax, Observer, not_negative
 from .overrides import Overrides, resolve_observer, resolve_overrides
 from .quiet import native_stderr_silenced
 from .samples import Samples, count_samples
@@ -94,7 +95,8 @@ def calibrate(
             Default: none.
         tensors: names of the tensors that need a range. Default: all.
         workers: interpreters that run at the same time. Default: the cores this process may use.
-        batch: samples of one inference; a model with a fixed batch keeps its own. Default: as many as fit 8 MB, 1 to 32.
+        batch: samples of one inference at most: fewer where their tensors would take more than 8 MB, for a larger batch is
+            slower then; a model with a fixed batch keeps its own. Default: as many as fit 8 MB, 1 to 32.
         on_batch: called with the number of samples after each batch. Default: nothing.
         on_inputs: called with each batch, in order, before it runs; must not write to it. Default: nothing.
         debug: whether the interpreter's log lines are shown. Default: False.
@@ -120,8 +122,7 @@ def calibrate(
     rectified = _rectified(model)
     # Where nothing is negative the lowest value is zero by rule: half the looking, the same range.
     used: dict[int, Observer] = {
-        index: Highest(rectified[index]) if each == MinMax() and index in rectified else each
-        for index, each in observers.items()
+        index: not_negative(each, rectified[index]) if index in rectified else each for index, each in observers.items()
     }
     size = _batch_size(model, inputs, batch)
     workers = workers or _cores()
@@ -130,7 +131,8 @@ def calibrate(
     with native_stderr_silenced(debug=debug):
         try:
             fixed = _fixed_batch(model, inputs)
-            pool = [_Worker(exposed, inputs, used, fixed) for _ in range(workers)]
+            looking = threading.Lock()
+            pool = [_Worker(exposed, inputs, used, fixed, looking) for _ in range(workers)]
             for count, fresh in _in_order(pool, _watched(samples.batches(size), on_inputs)):
                 for index, state in fresh.items():
                     states[index] = used[index].merge(states[index], state)
@@ -213,19 +215,27 @@ def _batch_size(model: Any, inputs: Mapping[str, int], wanted: int | None) -> in
         for index in flatbuffer.activation_tensors(model)
         if graph.tensors[index].shape is not None
     )
-    return wanted or int(np.clip(_BATCH_BYTES // max(4 * floats, 1), 1, _LARGEST_BATCH))
+    return min(wanted or _LARGEST_BATCH, int(np.clip(_BATCH_BYTES // max(4 * floats, 1), 1, _LARGEST_BATCH)))
 
 
 class _Worker:
     """One interpreter with every wanted tensor as an output."""
 
-    def __init__(self, exposed: bytes, inputs: Mapping[str, int], observers: Mapping[int, Observer], fixed: int | None):
+    def __init__(
+        self,
+        exposed: bytes,
+        inputs: Mapping[str, int],
+        observers: Mapping[int, Observer],
+        fixed: int | None,
+        looking: threading.Lock,
+    ):
         from ai_edge_litert.interpreter import Interpreter
 
         self._interpreter = Interpreter(model_content=exposed, num_threads=1)
         self._inputs = inputs
         self._observers = observers
         self._fixed = fixed
+        self._looking = looking
         # What does not depend on the order of the data is added up here, without a state for each batch.
         self.totals = {i: each.init() for i, each in observers.items() if not getattr(each, "ordered", True)}
         self._shapes: dict[int, tuple[int, ...]] = {}
@@ -247,6 +257,12 @@ class _Worker:
             self._interpreter.set_tensor(index, batch[name])
         self._interpreter.reset_all_variables()  # no sample leaves traces in the next
         self._interpreter.invoke()
+        # One at a time, while the others compute: two threads of small NumPy steps hand Python's lock to and fro, which takes
+        # longer than to wait.
+        with self._looking:
+            return seen, self._states(count, seen)
+
+    def _states(self, count: int, seen: int) -> dict[int, Any]:
         states = {}
         for index, observer in self._observers.items():
             if isinstance(observer, Highest) and observer.is_settled(self.totals[index]):
@@ -259,7 +275,7 @@ class _Worker:
             else:
                 states[index] = observer.update(observer.init(), values)
             del values  # the interpreter refuses to run while a view of a tensor lives
-        return seen, states
+        return states
 
 
 def _watched(batches: Iterator[Any], on_inputs: Callable[[Any], None] | None) -> Iterator[Any]:

@@ -6,7 +6,7 @@ Every range contains zero, as TFLite's zero point must be exact. Nothing here ru
 
 ``Percentile``, ``MeanSquaredError`` and ``Entropy`` keep a ``histograms.Histogram`` of at most 16 kB: one pass, the same
 for any split of the data into batches and workers. Of a sample with more than ``values_per_sample`` values
-every k-th one is counted, beginning at ``seed``, besides its outermost ones, which are all counted.
+every k-th one is counted, beginning at ``seed``, besides its outermost ones, which are counted more closely.
 """
 
 from collections.abc import Callable
@@ -25,12 +25,14 @@ __all__ = [
     "MeanSquaredError",
     "MinMax",
     "MovingAverage",
+    "NotNegative",
     "Observer",
     "Percentile",
     "contain_zero",
+    "not_negative",
 ]
 
-_VALUES_PER_SAMPLE = 1 << 13
+_VALUES_PER_SAMPLE = 1 << 12
 
 
 class Observer(Protocol):
@@ -218,13 +220,58 @@ class _Histogrammed:
         """Returns the state before anything was seen."""
         return Histogram()
 
-    def update(self, state: Histogram, values: np.ndarray) -> Histogram:
-        """Returns the histogram with ``values``, (samples, ...) float."""
-        return state.add(values, limit=self.values_per_sample, seed=self.seed)
+    def update(self, state: Histogram, values: np.ndarray, *, floor: float | None = None) -> Histogram:
+        """Returns the histogram with ``values``, (samples, ...) float, of which none is known to lie below ``floor``."""
+        return state.add(values, limit=self.values_per_sample, seed=self.seed, floor=floor)
 
     def merge(self, earlier: Histogram, later: Histogram) -> Histogram:
         """Returns the histogram of both, exactly that of one pass."""
         return earlier.merge(later)
+
+
+@dataclass(frozen=True)
+class NotNegative:
+    """A histogram observer for values that are known not to be negative: the lowest is taken to be zero without looking.
+
+    Args:
+        observer: a ``Percentile``, ``MeanSquaredError`` or ``Entropy``.
+
+    Example:
+        >>> observer = NotNegative(Percentile(percentile=100))
+        >>> observer.range(observer.update(observer.init(), np.array([[1.0, 3.0]])))
+        (0.0, 3.0)
+    """
+
+    ordered: ClassVar[bool] = False
+    observer: Any
+
+    def init(self) -> Histogram:
+        """Returns the state before anything was seen."""
+        return self.observer.init()
+
+    def update(self, state: Histogram, values: np.ndarray) -> Histogram:
+        """Returns the histogram with ``values``, (samples, ...) float."""
+        return self.observer.update(state, values, floor=0.0)
+
+    def merge(self, earlier: Histogram, later: Histogram) -> Histogram:
+        """Returns the histogram of both."""
+        return earlier.merge(later)
+
+    def range(self, state: Histogram) -> tuple[float, float]:
+        """Returns the range that the observer chooses."""
+        return self.observer.range(state)
+
+
+def not_negative(observer: Observer, limit: float) -> Observer:
+    """Returns an observer with the same range that looks less, for values which are known to lie in [0, ``limit``].
+
+    Example:
+        >>> not_negative(MinMax(), 6.0), not_negative(MovingAverage(), 6.0)
+        (Highest(limit=6.0), MovingAverage(momentum=0.9))
+    """
+    if isinstance(observer, _Histogrammed):
+        return NotNegative(observer)
+    return Highest(limit) if observer == MinMax() else observer
 
 
 def _chosen(choose: Callable[..., tuple[float, float]], state: Histogram, *options: float) -> tuple[float, float]:
@@ -241,7 +288,7 @@ class Percentile(_Histogrammed):
 
     Args:
         values_per_sample: how many values of a sample are counted besides its outermost ones; None for all.
-            Default: 8192.
+            Default: 4096.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         percentile: in (50, 100]. Default: 99.99.
 
@@ -288,7 +335,7 @@ class MeanSquaredError(_ForBits):
 
     Args:
         values_per_sample: how many values of a sample are counted besides its outermost ones; None for all.
-            Default: 8192.
+            Default: 4096.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         bits: width of the integers, 2 to 16. Default: 8.
 
@@ -317,7 +364,7 @@ class Entropy(_ForBits):
 
     Args:
         values_per_sample: how many values of a sample are counted besides its outermost ones; None for all.
-            Default: 8192.
+            Default: 4096.
         seed: where counting begins in a sample, modulo the stride. Default: 0.
         bits: width of the integers, 2 to 16; with more than 10 nothing is clipped, for a histogram has
             2048 bins at most. Default: 8.
