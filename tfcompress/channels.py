@@ -432,7 +432,8 @@ class _Tracer:
         return ChannelPlan(
             parameters,
             tuple(
-                Block(paths[0], paths, np.array(labels, np.int64), copies[labels[0]]) for paths, labels in blocks.items()
+                Block(paths[0], paths, np.array(labels, np.int64), copies[labels[0]])
+                for paths, labels in blocks.items()
             ),
             widths,
             self._kept,

@@ -21,6 +21,7 @@ from . import (
     data,
     lowering,
     metadata,
+    postprocessing,
     precision,
     quantization,
     ranging,
@@ -38,6 +39,7 @@ from .observers import Observer
 from .overrides import Overrides
 from .samples import Samples
 from .scalings import SCALINGS, Scaling, resolve_scaling
+from .suppression import Detections
 from .targets import TARGETS, Target
 from .targets import resolve as resolve_target
 
@@ -65,6 +67,7 @@ def convert(
     name: str | None = None,
     version: str = "1",
     labels: Sequence[str] | None = None,
+    detections: Detections | None = None,
     sample_inputs: Any = None,
     nhwc: bool = False,
     allow_unsafe: bool = False,
@@ -112,6 +115,9 @@ def convert(
             function or file.
         version: its version there. Default: "1".
         labels: names of the classes in order of their index, packed into the file. Default: none.
+        detections: how the boxes of a detector with outputs "boxes" and "logits" are chosen inside the file; see
+            ``postprocessing.attach_detections``. That one op computes in float: an integer target needs
+            ``allow_float=["TFLite_Detection_PostProcess"]``. Default: none, the file answers as the model does.
         sample_inputs: inputs that a PyTorch model is exported on: arrays by input name, a list in order, or the path of
             a ``.npy`` or ``.npz`` file. Default: those of a ``.pt2`` file, or made from ``input_shapes``.
         nhwc: whether a PyTorch model's pictures come as (n, h, w, c), as TFLite has them. Default: False, as in PyTorch.
@@ -229,12 +235,16 @@ def convert(
         tflite = recipes.quantize_weights(lowered.content, chosen)
     if chosen.static:
         tflite = static_shapes.fix_batch(tflite, place=source.name, debug=debug)
+    heads = tflite
+    if detections is not None:
+        tflite = postprocessing.attach_detections(tflite, detections, place=source.name, debug=debug)
     tflite = metadata.attach(
         tflite,
         name=name or _own_name(source),
         version=version,
         normalisation=_normalisation(lowered, scaling),
         labels=labels,
+        labelled="classes" if detections is not None else None,
     )
     compatibility.check(tflite, chosen, source.name)
     kept = recipes.float_operators(lowered.content, precision_rules) if precision_rules else set()
@@ -246,8 +256,8 @@ def convert(
     if samples is not None:
         first = samples.first()
         answers = expected.result() if expected is not None else lowered.reference(first)
-        parity = verification.parity(tflite, lowered.outputs, answers, first, debug=debug)
-    else:
+        parity = verification.parity(heads, lowered.outputs, answers, first, debug=debug)
+    if samples is None or detections is not None:
         verification.run_once(tflite, debug=debug)
     if doubts:
         warnings.warn(doubts, stacklevel=2)

@@ -14,13 +14,14 @@ from typing import Any
 
 from absl import flags
 
-from .cli.parsing import UsageError, help_text, new_flags, parse
+from .cli import guarded
+from .cli.parsing import help_text, new_flags, parse
 from .cli.progress import say
 from .digits import Digits, load_digits
-from .errors import OutputError, TfcompressError
+from .errors import OutputError
 from .files import write_atomically
 
-__all__ = ["build_model", "main", "train_compressed", "train_plain"]
+__all__ = ["build_model", "layer_sparsity", "made_folder", "main", "narrator", "train_compressed", "train_plain"]
 
 SPARSITY = 0.75
 BATCH_SIZE = 64
@@ -74,14 +75,15 @@ def _compile(model: Any) -> None:
     )
 
 
-def _narrator(what: str, epochs: int) -> Any:
+def narrator(what: str, epochs: int) -> Any:
     """Returns a callback that says every few epochs where the training stands, in plain lines."""
     import keras
 
     def speak(epoch: int, logs: dict) -> None:
         if (epoch + 1) % 10 == 0 or epoch + 1 == epochs:
             extra = f", sparsity {logs['sparsity']:.0%}" if "sparsity" in logs else ""
-            say(f"  {what}: epoch {epoch + 1} of {epochs}, accuracy {logs['accuracy']:.1%}{extra}")
+            learned = f"accuracy {logs['accuracy']:.1%}" if "accuracy" in logs else f"loss {logs['loss']:.3f}"
+            say(f"  {what}: epoch {epoch + 1} of {epochs}, {learned}{extra}")
 
     return keras.callbacks.LambdaCallback(on_epoch_end=speak)
 
@@ -96,7 +98,7 @@ def train_plain(digits: Digits, seed: int) -> Any:
         epochs=PLAIN_EPOCHS,
         batch_size=BATCH_SIZE,
         verbose=0,
-        callbacks=[_narrator("plain", PLAIN_EPOCHS)],
+        callbacks=[narrator("plain", PLAIN_EPOCHS)],
     )
     return model
 
@@ -117,7 +119,7 @@ def train_compressed(digits: Digits, seed: int) -> tuple[Any, Any]:
         epochs=COMPRESSED_EPOCHS,
         batch_size=BATCH_SIZE,
         verbose=0,
-        callbacks=[pruning, qat, _narrator("pruning + QAT", COMPRESSED_EPOCHS)],
+        callbacks=[pruning, qat, narrator("pruning + QAT", COMPRESSED_EPOCHS)],
     )
     return model, qat
 
@@ -133,33 +135,34 @@ def _flags() -> flags.FlagValues:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo and returns the exit code."""
-    program = "demo"
+    return guarded(_command, list(sys.argv[1:] if arguments is None else arguments), program="demo")
+
+
+def _command(arguments: Sequence[str], *, program: str) -> int:
     values = _flags()
-    try:
-        if parse(values, list(sys.argv[1:] if arguments is None else arguments), required=("output",)):
-            summary = "train, compress, convert and measure on real handwritten digits"
-            print(help_text(values, program=program, summary=summary, example="python -m tfcompress.demo"))
-            return 0
-        _run(Path(values.output), values.seed, debug=values.debug)
-    except UsageError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 2
-    except TfcompressError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted.", file=sys.stderr)
-        return 130
+    if parse(values, arguments, required=("output",)):
+        summary = "train, compress, convert and measure on real handwritten digits"
+        print(help_text(values, program=program, summary=summary, example="python -m tfcompress.demo"))
+        return 0
+    _run(Path(values.output), values.seed, debug=values.debug)
     return 0
 
 
-def _run(folder: Path, seed: int, *, debug: bool) -> None:
-    os.environ.pop("TF_USE_LEGACY_KERAS", None)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def made_folder(path: str | os.PathLike) -> Path:
+    """Returns the folder that results go to, made if it is not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"The output folder cannot be made: {folder} ({error.strerror}). Choose another.") from error
+        raise OutputError(f"The output folder cannot be made: {path} ({error.strerror}). Choose another.") from error
+    return Path(path)
+
+
+def _run(folder: Path, seed: int, *, debug: bool) -> None:
+    made_folder(folder)
     say("Loading TensorFlow ...")
     from .quiet import converter_silenced
 
@@ -201,10 +204,7 @@ def _write(folder: Path, conversions: dict, measurements: list, *, qat_accuracy:
         "conversions": {name: result.to_json() for name, result in conversions.items()},
     }
     write_atomically(folder / "demo.json", json.dumps(record, indent=2) + "\n", overwrite=True)
-    sparsity = {
-        name: {_layer(tensor): zeros for tensor, zeros in result.contents.sparsity.items()}
-        for name, result in conversions.items()
-    }
+    sparsity = {name: layer_sparsity(result) for name, result in conversions.items()}
     tfc.report(
         measurements,
         folder / "report.html",
@@ -229,10 +229,16 @@ def _notes(qat_accuracy: float) -> list[str]:
     return [files, latency]
 
 
-def _layer(tensor: str) -> str:
-    """Returns the layer in a weight's name: "stem" for "digits_1/stem_1/convolution" (Keras opens each scope twice)."""
-    scopes = tensor.split(";")[0].split("/")
-    return scopes[1].removesuffix("_1") if len(scopes) > 2 else tensor
+def layer_sparsity(result: Any) -> dict[str, float]:
+    """Returns the share of zeros in the weights of a conversion's file by layer.
+
+    The layer of "digits_1/stem_1/convolution" is "stem": Keras opens each scope twice.
+    """
+    found = {}
+    for tensor, zeros in result.contents.sparsity.items():
+        scopes = tensor.split(";")[0].split("/")
+        found[scopes[1].removesuffix("_1") if len(scopes) > 2 else tensor] = zeros
+    return found
 
 
 def _zeros(result: Any) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import DataError
 
-__all__ = ["coco_map", "detections"]
+__all__ = ["coco_map", "coco_map50", "detections"]
 
 IMAGE_SIDE = 1000.0  # boxes are fractions of the picture; COCO counts in pixels
 PADDING = -1
@@ -35,6 +35,35 @@ def coco_map(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray])
         >>> round(coco_map(outputs, {"boxes": boxes, "classes": classes}), 3)
         1.0
     """
+    return _counted(outputs, truth)[0]
+
+
+def coco_map50(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> float:
+    """Returns the mean average precision over classes at an overlap of 0.50, as Pascal VOC asks for.
+
+    Reference:
+        Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", 2010; counted by pycocotools, which
+        interpolates at 101 places.
+
+    Args:
+        outputs: as ``coco_map`` takes them.
+        truth: likewise.
+
+    Raises:
+        DataError: pycocotools is missing, or arrays have other shapes.
+
+    Example:
+        >>> boxes, classes = np.array([[[0.1, 0.1, 0.5, 0.5]]]), np.array([[0]])
+        >>> outputs = {"a": boxes + 0.02, "b": classes * 1.0, "c": np.array([[0.9]]), "d": np.array([1.0])}
+        >>> truth = {"boxes": boxes, "classes": classes}
+        >>> round(coco_map50(outputs, truth), 3), coco_map(outputs, truth) < 0.9
+        (1.0, True)
+    """
+    return _counted(outputs, truth)[1]
+
+
+def _counted(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Returns the mean average precision over overlaps from 0.50 to 0.95, and at 0.50 alone."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -71,12 +100,13 @@ def coco_map(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray])
         }
         coco.createIndex()
         if not found or not known:
-            return 0.0
+            return 0.0, 0.0
         evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return max(0.0, float(evaluation.stats[0]))  # -1 where nothing could be counted
+    over_all, at_half = (max(0.0, float(value)) for value in evaluation.stats[:2])  # -1 where nothing could be counted
+    return over_all, at_half
 
 
 def detections(outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ RUNTIME_ENTRY = "min_runtime_version"
 RUNTIME_BYTES = 16  # TFLiteConverter pads the version with zeros to this length
 PARSER_VERSION = "1.0.0"  # metadata_schema.fbs: all fields that are written here are of its first version
 LABELS_FILE = "labels.txt"
-AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
+AXIS_LABELS, VALUE_LABELS = 2, 3  # AssociatedFileType.TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS
 COLOR_SPACES = {3: 1, 1: 2}  # channels -> ColorSpaceType RGB, GRAYSCALE
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip archive; the same file every time
 LONGEST_LABELS = 1 << 26
@@ -97,6 +97,7 @@ def attach(
     description: str = "",
     normalisation: Mapping[str, Normalisation] | None = None,
     labels: Sequence[str] | None = None,
+    labelled: str | None = None,
     min_runtime_version: str | None = None,
 ) -> bytes:
     """Returns the file with TFLite metadata; metadata and packed files that were there are replaced.
@@ -112,6 +113,8 @@ def attach(
         description: what it does. Default: "".
         normalisation: by input name, how pixels become that input. Default: None, not stated.
         labels: names of the classes in order of their index. Default: None.
+        labelled: the output whose values are numbers of classes, as a detector's "classes". Default: None, the labels are
+            those of an axis.
         min_runtime_version: oldest TFLite runtime that has all the ops. Default: None, what the converter wrote.
 
     Raises:
@@ -153,10 +156,14 @@ def attach(
         ],
     }
     if labels is not None:
-        position = _labelled_output(graph, check_labels(labels))
+        check_labels(labels)
+        if labelled is not None and labelled not in outputs:
+            raise ValueError(f"labelled must name an output. Received: {labelled!r}. The file has {outputs}.")
+        position = outputs.index(labelled) if labelled is not None else _labelled_output(graph, labels)
         entry = record["subgraph_metadata"][0]["output_tensor_metadata"][position]
         entry["content"] = {"content_properties": ("FeatureProperties", {})}
-        entry["associated_files"] = [{"name": LABELS_FILE, "description": "Names of the classes.", "type": AXIS_LABELS}]
+        kind = AXIS_LABELS if labelled is None else VALUE_LABELS
+        entry["associated_files"] = [{"name": LABELS_FILE, "description": "Names of the classes.", "type": kind}]
     _set_entry(model, ENTRY, metadata_tables.encode(record))
     if min_runtime_version is not None:
         _set_entry(model, RUNTIME_ENTRY, min_runtime_version.encode().ljust(RUNTIME_BYTES, b"\0"))
@@ -300,7 +307,8 @@ def _with_file(content: bytes, name: str, text: str) -> bytes:
 
 
 def _read_labels(content: bytes, outputs: list[dict[str, Any]]) -> tuple[str, ...] | None:
-    files = [file for entry in outputs for file in entry.get("associated_files", []) if file.get("type") == AXIS_LABELS]
+    kinds = (AXIS_LABELS, VALUE_LABELS)
+    files = [file for entry in outputs for file in entry.get("associated_files", []) if file.get("type") in kinds]
     if not files:
         return None
     name = files[0].get("name", "")

@@ -190,7 +190,8 @@ def _run(content: bytes, recipe: list[dict[str, Any]], ranges: dict[str, Any] | 
     from ai_edge_quantizer import quantizer
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        silent = io.StringIO()  # its progress bar shows for larger models whatever is asked for
+        with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warning: Enabling `experimental_preserve_all_tensors`")
             library = quantizer.Quantizer(bytearray(content), recipe)
             result = library.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
@@ -200,4 +201,4 @@ def _run(content: bytes, recipe: list[dict[str, Any]], ranges: dict[str, Any] | 
             f"ai-edge-quantizer refused the model: {reason[:300]}. Use the other back end (--backend=tensorflow) or leave "
             "the operator in float by a precision rule."
         ) from error
-    return bytes(result.quantized_model)
+    return flatbuffer.with_constants_inside(bytes(result.quantized_model))

@@ -191,10 +191,10 @@ def _lone(outputs: Outputs) -> np.ndarray:
     return next(iter(outputs.values()))
 
 
-def _boxes(outputs: Outputs, truth: Any, threshold: float | None) -> float:
-    from .detection import coco_map
+def _boxes(name: str, outputs: Outputs, truth: Any) -> float:
+    from . import detection
 
-    return coco_map(outputs, truth)
+    return float(getattr(detection, name)(outputs, truth))
 
 
 METRICS = {
@@ -203,7 +203,8 @@ METRICS = {
     "auc": Metric("auc", lambda o, y, t: area_under_curve(_lone(o), y), "classes"),
     "mse": Metric("mse", lambda o, y, t: mean_squared_error(_lone(o), y), "values", is_share=False),
     "exact": Metric("exact", lambda o, y, t: exact_match(_lone(o), y), "values"),
-    "coco_map": Metric("coco_map", _boxes, "boxes"),
+    "coco_map": Metric("coco_map", lambda o, y, t: _boxes("coco_map", o, y), "boxes"),
+    "coco_map50": Metric("coco_map50", lambda o, y, t: _boxes("coco_map50", o, y), "boxes"),
 }
 """Metrics by name; the first that is asked for is the record's ``accuracy`` if it is a share."""
 
@@ -223,7 +224,7 @@ def resolve_metrics(metrics: str | Callable | Metric | Sequence[Any]) -> list[Me
         >>> resolve_metrics("top7")
         Traceback (most recent call last):
         ...
-        ValueError: metric must be one of top1, top5, auc, mse, exact, coco_map, or path.py:function. Received: 'top7'.
+        ValueError: metric must be one of top1, top5, auc, mse, exact, coco_map, coco_map50, or path.py:function. Received: 'top7'.
     """
     if isinstance(metrics, str):
         metrics = metrics.split(",")

@@ -20,7 +20,7 @@ LONGEST_DEVICE = 18
 MISSING = "-"
 GAP = "  "
 SHARES = ("top1", "top5", "exact")  # shown in per cent
-HEADINGS = {"top1": "accuracy", "coco_map": "mAP"}
+HEADINGS = {"top1": "accuracy", "coco_map": "mAP", "coco_map50": "mAP50"}
 LEAST_DROPPED_FIRST = ("gzip", "p99", "p90", "size", "peak MB")  # what a narrow terminal can do without
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from .. import flatbuffer, metadata
 from ..errors import OutputError
 from ..interpreter import Model, open_model
+from ..tokens import Tokenizer
 from .c_array import array_files
 from .snippets import describe, plain, render
 
@@ -35,8 +36,13 @@ FILES = (
     "ModelArithmetic.kt",
     "ModelRunner.kt",
     "samples.npz",
+    "vocabulary.txt",
+    "tokenizer.py",
+    "Tokenizer.kt",
 )
 """Names of the files that a bundle may hold, and of no others."""
+
+TOKENIZER_FILES = FILES[-3:]
 
 KEPT_SAMPLES = 8
 
@@ -50,6 +56,7 @@ def write(
     facts: Mapping[str, object] | None = None,
     labels: Sequence[str] | None = None,
     samples: Mapping[str, np.ndarray] | None = None,
+    tokenizer: Tokenizer | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
     """Writes the folder under a temporary name and renames it: whole or not at all.
@@ -63,6 +70,8 @@ def write(
         labels: names of the classes in order of their index. Default: None, those in the file's metadata, if any.
         samples: by input name real numbers (n, ...) as the model sees them; up to 8 go into samples.npz with the
             answers that the interpreter gives here, so that a port can be compared. Default: None, no samples.npz.
+        tokenizer: how text becomes the ids that the model takes: its vocabulary and the same rule in Python and in
+            Kotlin go along. Default: None.
         overwrite: whether an existing bundle may be replaced; a folder with other files never is. Default: False.
 
     Returns:
@@ -102,6 +111,7 @@ def write(
         "labels": list(labels) if labels is not None else None,
         "is_stateful": model.is_stateful,
         "has_samples": samples is not None,
+        "has_tokenizer": tokenizer is not None,
     }
     files["MODEL_CARD.md"] = render(
         "MODEL_CARD.md.jinja",
@@ -114,6 +124,10 @@ def write(
     files |= array_files(tflite, sha256)
     for name in ("run_model.py", "ModelArithmetic.kt", "ModelRunner.kt"):
         files[name] = render(f"{name}.jinja", **facts_of_model)
+    if tokenizer is not None:
+        rule = {"source": facts_of_model["source"], "length": tokenizer.length, "unit": tokenizer.unit}
+        texts = [tokenizer.vocabulary_text(), *(render(f"{name}.jinja", **rule) for name in TOKENIZER_FILES[1:])]
+        files |= dict(zip(TOKENIZER_FILES, texts, strict=True))
     kept = _answered(model, samples) if samples is not None else None
     _write_folder(folder, files, kept)
     return [folder / name for name in (*files, *(["samples.npz"] if kept else []))]

@@ -9,15 +9,22 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import TfcompressError
-from . import compare, convert, devices, inspect, measure
+from . import compare, convert, devices, inspect, measure, zoo
 from .parsing import UsageError
 
-__all__ = ["main"]
+__all__ = ["guarded", "main"]
 
-_COMMANDS = {"convert": convert, "measure": measure, "inspect": inspect, "compare": compare, "devices": devices}
+_COMMANDS = {
+    "convert": convert,
+    "measure": measure,
+    "inspect": inspect,
+    "compare": compare,
+    "devices": devices,
+    "zoo": zoo,
+}
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "tfcompress") -> int:
@@ -44,6 +51,21 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "tfcompress")
 
 def run(name: str, arguments: Sequence[str], *, program: str) -> int:
     """Runs the command ``name`` with its flags and returns the exit code."""
+    return guarded(_COMMANDS[name].run, arguments, program=program)
+
+
+def guarded(command: Callable[..., int], arguments: Sequence[str], *, program: str) -> int:
+    """Returns the exit code of ``command(arguments, program=program)``, with every error as one line.
+
+    Args:
+        command: returns an exit code; may raise anything.
+        arguments: its flags; ``--debug`` among them lets tracebacks through.
+        program: how messages name the program.
+
+    Example:
+        >>> guarded(lambda arguments, program: 0, [], program="example")
+        0
+    """
     debug = "--debug" in arguments or "--debug=true" in arguments
     # A user's import of TensorFlow's model optimization toolkit leaves this set; Keras 3 models need it unset.
     os.environ.pop("TF_USE_LEGACY_KERAS", None)
@@ -53,7 +75,7 @@ def run(name: str, arguments: Sequence[str], *, program: str) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _COMMANDS[name].run(arguments, program=program)
+        return command(arguments, program=program)
     except UsageError as error:
         return _fail(program, error, 2)
     except KeyboardInterrupt:

@@ -1,0 +1,130 @@
+"""What is in the picture? Ten classes learned from 2000 pictures of CIFAR-10, from scratch.
+
+Writes ``answers.png`` too: test pictures, what the int8 model says to them, and what they are.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flow
+import numpy as np
+from absl import flags
+
+ORIGIN = (
+    "2000 + 500 pictures of CIFAR-10 (Krizhevsky 2009, www.cs.toronto.edu/~kriz/cifar.html) as uint8 arrays x_train, "
+    "y_train, x_test, y_test of a .npz file"
+)
+ARCHIVE = "cifar10_subset.npz"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BRIGHTEST = 255
+LARGEST_SHIFT = 4  # pixels
+HOLE = 8  # pixels, the side of the square that is cut out
+CONTRAST = 0.2
+SHOWN = 20
+RECIPE = flow.Recipe(epochs=60, compressed_epochs=24, batch_size=64, learning_rate=4e-3, sparsity=0.5)
+
+
+def load(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns pictures (n, 32, 32, 3) float32 in [0, 1] and classes (n,) int64, to learn from and to test on."""
+    with np.load(flow.find_data(folder, ARCHIVE, origin=ORIGIN)) as file:
+        pictures = [file[f"x_{part}"].astype(np.float32) / BRIGHTEST for part in ("train", "test")]
+        labels = [file[f"y_{part}"].astype(np.int64).ravel() for part in ("train", "test")]
+    return pictures[0], labels[0], pictures[1], labels[1]
+
+
+def build(width: int) -> Any:
+    """Returns the untrained network, (n, 32, 32, 3) to (n, 10) logits: six convolutions of 3 x 3, two residuals."""
+    import keras
+    from keras import layers
+
+    def convolution(x: Any, filters: int, name: str) -> Any:
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=name)(x)
+        # 32 steps an epoch: with Keras's default momentum of 0.99 validation would lag behind for epochs.
+        return layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x))
+
+    image = keras.Input((32, 32, 3), name="image")
+    x = layers.MaxPooling2D(2, name="stem_pool")(convolution(image, width, "stem"))
+    for number, filters in enumerate((2 * width, 4 * width), start=1):
+        x = convolution(x, filters, f"block{number}_wide")
+        x = layers.MaxPooling2D(2, name=f"block{number}_pool")(x)
+        x = layers.Add(name=f"block{number}_residual")([x, convolution(x, filters, f"block{number}_deep")])
+    x = convolution(x, 4 * width, "head")
+    x = layers.GlobalAveragePooling2D(name="average")(x)
+    x = layers.Dropout(0.3, name="dropout")(x)
+    return keras.Model(image, layers.Dense(len(CLASSES), name="logits")(x), name="cifar10")
+
+
+def augment(x: Any, y: Any) -> tuple[Any, Any]:
+    """Returns pictures mirrored, moved, of another contrast, with a square cut out.
+
+    Source of the square: DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout", 2017,
+    https://arxiv.org/abs/1708.04552.
+    """
+    import tensorflow as tf
+
+    count, size = tf.shape(x)[0], x.shape[1]
+    x = tf.where(tf.random.uniform([count, 1, 1, 1]) < 0.5, x[:, :, ::-1], x)
+    # Each picture is read at its own place of a larger one, by rows and, turned over, by columns.
+    x = tf.pad(x, [[0, 0], [LARGEST_SHIFT] * 2, [LARGEST_SHIFT] * 2, [0, 0]], "REFLECT")
+    for _ in range(2):
+        first = tf.random.uniform([count, 1], 0, 2 * LARGEST_SHIFT + 1, tf.int32)
+        x = tf.transpose(tf.gather(x, first + tf.range(size), axis=1, batch_dims=1), [0, 2, 1, 3])
+    x = tf.clip_by_value((x - 0.5) * tf.random.uniform([count, 1, 1, 1], 1 - CONTRAST, 1 + CONTRAST) + 0.5, 0, 1)
+    row, column = (tf.random.uniform([count, 1, 1, 1], -HOLE // 2, size, tf.int32) for _ in range(2))
+    rows, columns = tf.reshape(tf.range(size), [1, -1, 1, 1]), tf.reshape(tf.range(size), [1, 1, -1, 1])
+    is_cut = (rows >= row) & (rows < row + HOLE) & (columns >= column) & (columns < column + HOLE)
+    return tf.where(is_cut, 0.5, x), y
+
+
+def answers(file: Path, folder: Path, x: np.ndarray, y: np.ndarray) -> list[str]:
+    """Returns what the int8 model says to the first test pictures, and draws them."""
+    from matplotlib.figure import Figure
+
+    from tfcompress.interpreter import open_model
+
+    said = next(iter(open_model(file).run(x[:SHOWN]).values())).argmax(axis=1)
+    figure = Figure(figsize=(10, 8.5), layout="constrained")
+    for place in range(SHOWN):
+        axes = figure.add_subplot(4, 5, place + 1)
+        axes.imshow(x[place])
+        axes.set_axis_off()
+        is_right = said[place] == y[place]
+        title = CLASSES[said[place]] + ("" if is_right else f" (is: {CLASSES[y[place]]})")
+        axes.set_title(title, fontsize=9, color="black" if is_right else "firebrick")
+    figure.savefig(folder / "answers.png", dpi=100)
+    right = int(np.count_nonzero(said == y[:SHOWN]))
+    return [f"answers.png: {right} of {SHOWN} test pictures named rightly by the int8 model"]
+
+
+def run(values: flags.FlagValues) -> None:
+    """Trains and measures as the flags say."""
+    x, y, x_test, y_test = load(values.data)
+    task = flow.Task(
+        title="tfcompress example: CIFAR-10 from 2000 pictures",
+        build=lambda: build(32),
+        teacher=lambda: build(64),
+        x=x,
+        y=y,
+        test=(x_test, y_test),
+        augment=augment,
+        settings={"labels": CLASSES, "name": "cifar10"},
+        answer=lambda file, folder: answers(file, folder, x_test, y_test),
+    )
+    flow.run_flags(task, RECIPE, values)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the example and returns the exit code."""
+    return flow.command(
+        run,
+        flow.define_flags(name="cifar10", data="cifar10"),
+        list(sys.argv[1:] if arguments is None else arguments),
+        name="cifar10",
+        summary="train, compress, convert and measure a network on small pictures",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
