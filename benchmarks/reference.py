@@ -75,6 +75,15 @@ def digits(shared: Path) -> flow.Task:
     )
 
 
+def sms_spam(shared: Path) -> flow.Task:
+    """Returns the filter of text messages."""
+    import sms_spam as example
+
+    messages = example.load(shared / "data" / "sms_spam")
+    task = example.make_task(messages, example.learned_tokenizer(messages))
+    return dataclasses.replace(task, metric="top1", answer=None)
+
+
 def example(module: str, folder: str) -> Callable[[Path], flow.Task]:
     """Returns what makes the task of an example."""
 
@@ -100,7 +109,7 @@ SUBJECTS = {
     ),
     "sms_spam": Subject(
         "embedding + Conv1D, SMS spam",
-        example("sms_spam", "sms_spam"),
+        sms_spam,
         flow.Recipe(epochs=8, compressed_epochs=4, batch_size=64),
     ),
     "cifar10": Subject(

@@ -98,10 +98,10 @@ def answers(file: Path, folder: Path, x: np.ndarray, y: np.ndarray) -> list[str]
     return [f"answers.png: {right} of {SHOWN} test pictures named rightly by the int8 model"]
 
 
-def run(values: flags.FlagValues) -> None:
-    """Trains and measures as the flags say."""
-    x, y, x_test, y_test = load(values.data)
-    task = flow.Task(
+def make_task(folder: Path) -> flow.Task:
+    """Returns what is learned from the pictures in a folder."""
+    x, y, x_test, y_test = load(folder)
+    return flow.Task(
         title="tfcompress example: CIFAR-10 from 2000 pictures",
         build=lambda: build(24),
         teacher=lambda: build(48),
@@ -112,7 +112,11 @@ def run(values: flags.FlagValues) -> None:
         settings={"labels": CLASSES, "name": "cifar10"},
         answer=lambda file, folder: answers(file, folder, x_test, y_test),
     )
-    flow.run_flags(task, RECIPE, values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Trains and measures as the flags say."""
+    flow.run_flags(make_task(values.data), RECIPE, values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

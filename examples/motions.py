@@ -82,11 +82,11 @@ def answers(file: Path, x: np.ndarray, y: np.ndarray) -> list[str]:
     return [f"The int8 model says {said[i]} to a recording of {CLASSES[y[chosen[i]]]}." for i in range(len(chosen))]
 
 
-def run(values: flags.FlagValues) -> None:
-    """Trains and measures as the flags say."""
-    x, y = load(values.data, "TRAIN")
-    test = load(values.data, "TEST")
-    task = flow.Task(
+def make_task(folder: Path) -> flow.Task:
+    """Returns what is learned from the recordings in a folder."""
+    x, y = load(folder, "TRAIN")
+    test = load(folder, "TEST")
+    return flow.Task(
         title="tfcompress example: motions on a microcontroller",
         build=build,
         x=x,
@@ -97,7 +97,11 @@ def run(values: flags.FlagValues) -> None:
         settings={"labels": CLASSES, "name": "motions"},
         answer=lambda file, folder: answers(file, *test),
     )
-    flow.run_flags(task, RECIPE, values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Trains and measures as the flags say."""
+    flow.run_flags(make_task(values.data), RECIPE, values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -98,12 +98,9 @@ def answers(file: Path, folder: Path, tokenizer: Tokenizer, messages: Messages) 
     ]
 
 
-def run(values: flags.FlagValues) -> None:
-    """Trains and measures as the flags say."""
-    messages = load(values.data)
-    tokenizer = Tokenizer.learned_from(messages.texts, size=VOCABULARY, length=LENGTH)
-    tokenizer.save(Path(values.output) / "vocabulary.txt", overwrite=True)
-    task = flow.Task(
+def make_task(messages: Messages, tokenizer: Tokenizer) -> flow.Task:
+    """Returns what is learned from the messages."""
+    return flow.Task(
         title="tfcompress example: spam among text messages",
         build=lambda: build(32, 48),
         teacher=lambda: build(96, 192),
@@ -115,7 +112,19 @@ def run(values: flags.FlagValues) -> None:
         settings={"labels": CLASSES, "name": "sms_spam"},
         answer=lambda file, folder: answers(file, folder, tokenizer, messages),
     )
-    flow.run_flags(task, RECIPE, values)
+
+
+def learned_tokenizer(messages: Messages) -> Tokenizer:
+    """Returns the tokenizer of the training messages."""
+    return Tokenizer.learned_from(messages.texts, size=VOCABULARY, length=LENGTH)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Trains and measures as the flags say."""
+    messages = load(values.data)
+    tokenizer = learned_tokenizer(messages)
+    tokenizer.save(Path(values.output) / "vocabulary.txt", overwrite=True)
+    flow.run_flags(make_task(messages, tokenizer), RECIPE, values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -113,10 +113,10 @@ def answers(file: Path, sounds: Sounds) -> list[str]:
     return ["Spoken are the digits from zero to nine; the int8 model hears:", said]
 
 
-def run(values: flags.FlagValues) -> None:
-    """Trains and measures as the flags say."""
-    sounds = load(values.data)
-    task = flow.Task(
+def make_task(folder: Path) -> flow.Task:
+    """Returns what is learned from the recordings in a folder."""
+    sounds = load(folder)
+    return flow.Task(
         title="tfcompress example: spoken digits",
         build=lambda: build("small"),
         teacher=lambda: build("medium"),
@@ -127,7 +127,11 @@ def run(values: flags.FlagValues) -> None:
         settings={"labels": CLASSES, "name": "spoken_digits"},
         answer=lambda file, folder: answers(file, sounds),
     )
-    flow.run_flags(task, RECIPE, values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Trains and measures as the flags say."""
+    flow.run_flags(make_task(values.data), RECIPE, values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
