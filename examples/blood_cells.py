@@ -34,7 +34,7 @@ TEST, TRAIN = "test", "trainval"
 ZOOM = (0.75, 1.2)  # of the window that is cut out, as a share of the picture
 LIGHT, TINT = 0.25, 0.1
 SHOWN_SCORE = 0.4
-RECIPE = flow.Recipe(epochs=30, compressed_epochs=12, batch_size=8, learning_rate=2e-3, sparsity=0.5)
+RECIPE = flow.Recipe(epochs=20, compressed_epochs=9, batch_size=8, learning_rate=2e-3, sparsity=0.5)
 
 
 def load(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -149,7 +149,7 @@ def answers(file: Path, folder: Path, test: Any, names: Sequence[str]) -> list[s
         ", ".join(f"{int((each == number).sum())} {name}" for number, name in enumerate(CLASSES))
         for each in (kinds, test["classes"][chosen])
     )
-    return [f"cells.png shows {names[chosen]}: the int8 model finds {said};", f"labelled are {true}."]
+    return [f"cells.png: {names[chosen]} with the int8 model's boxes.", f"It finds {said}; labelled are {true}."]
 
 
 def run(values: flags.FlagValues) -> None:

@@ -55,7 +55,7 @@ def test_the_example_runs_quickly(shared_data, tmp_path, name):
     assert (folder / "report.html").stat().st_size > 10_000
     for file in FILES[1:]:
         model = open_model(folder / "seed0" / f"{file}.tflite")
-        assert all(info.dtype.kind == "i" for info in [*model.inputs, *model.outputs[:0 if name in BOXES else None]])
+        assert all(info.dtype.kind == "i" for info in [*model.inputs, *model.outputs[: 0 if name in BOXES else None]])
     for extra in EXTRA_FILES.get(name, ()):
         assert (folder / extra).stat().st_size > 0
 

@@ -6,10 +6,11 @@ import pytest
 from test_anchors import random_boxes
 
 import tfcompress as tfc
-from tfcompress import flatbuffer, metadata, verification
+from tfcompress import flatbuffer, metadata, static_shapes, verification
 from tfcompress.anchors import anchor_grid, encode
 from tfcompress.errors import ConversionError, StrictError
 from tfcompress.interpreter import open_model
+from tfcompress.lowering import lower_keras
 from tfcompress.postprocessing import OP, OUTPUTS, attach_detections
 from tfcompress.suppression import Detections, detect
 
@@ -107,3 +108,17 @@ def test_other_outputs_and_other_anchors_are_refused(heads):
         attach_detections(heads["float32"], Detections(ANCHORS, classes=3))
     with pytest.raises(ConversionError, match=r"shape \(1, 11, 4\)"):
         attach_detections(heads["float32"], Detections(ANCHORS[1:], classes=2))
+
+
+def test_a_fixed_batch_leaves_the_signature_in_order():
+    """Shapes that become constants leave tensors behind; the signature names tensors by their number."""
+    x = keras.Input((2, 7), name="x")
+    model = keras.Model(x, {"boxes": keras.layers.Dense(4)(x), "logits": keras.layers.Dense(2)(x)})
+    content = static_shapes.fix_batch(lower_keras(model).content)
+    parsed = flatbuffer.parse(content)
+    graph, signature = parsed.subgraphs[0], parsed.signatureDefs[0]
+    assert {int(entry.tensorIndex) for entry in signature.outputs} == {int(index) for index in graph.outputs}
+    found = open_model(content).run({"x": np.ones((1, 2, 7), np.float32)})
+    expected = model(np.ones((1, 2, 7), np.float32))
+    for name in ("boxes", "logits"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)

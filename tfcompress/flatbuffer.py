@@ -87,6 +87,7 @@ def parse(content: bytes, *, place: str = "the model") -> Any:
         root = schema().Model.GetRootAsModel(content, 0)
         _bound(root, len(content) // 4)
         model = schema().ModelT.InitFromObj(root)
+        _take_in(model, content)
         _check(model)
         return model
     except (ValueError, IndexError, TypeError, OverflowError, MemoryError, AttributeError, KeyError) as error:
@@ -119,6 +120,18 @@ def _at_most(count: int, most: int) -> int:
     if count > most:
         raise IndexError(count)
     return count
+
+
+def _take_in(model: Any, content: bytes) -> None:
+    """Gives each buffer its bytes where they stand behind the flatbuffer, as ai-edge-quantizer writes them from 256 kB on."""
+    for buffer in model.buffers or []:
+        if (buffer.offset or 0) <= 1:
+            continue
+        end = buffer.offset + buffer.size
+        if end > len(content):
+            raise IndexError(end)
+        buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+        buffer.offset = buffer.size = 0
 
 
 def _check(model: Any) -> None:
@@ -482,4 +495,8 @@ def _drop_unused(model: Any) -> dict[int, int]:
     for operator in graph.operators:
         operator.inputs, operator.outputs = moved(operator.inputs), moved(operator.outputs)
         operator.intermediates = moved(operator.intermediates)
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            for entry in [*(signature.inputs or []), *(signature.outputs or [])]:
+                entry.tensorIndex = position.get(int(entry.tensorIndex), entry.tensorIndex)
     return position

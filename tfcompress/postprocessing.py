@@ -76,8 +76,8 @@ def attach_detections(content: bytes, settings: Detections, *, place: str = "the
     names = [flatbuffer.tensor_name(entry) for entry in model.signatureDefs[0].inputs]
     order = [int(entry.tensorIndex) for entry in model.signatureDefs[0].inputs]
     by_input = [names[order.index(int(index))] for index in graph.inputs]
-    flatbuffer.drop_dead(model)  # renumbers tensors, of which a signature knows nothing
     flatbuffer.set_signature(model, by_input, list(OUTPUTS))
+    flatbuffer.drop_dead(model)
     return flatbuffer.pack(model)
 
 

@@ -84,13 +84,18 @@ def _table(entries: "Sequence[Entry]") -> str:
             "x".join(map(str, entry.input_shape)),
             count_text(entry.parameters),
             count_text(entry.multiply_adds),
-            _targets(entry),
         )
         for entry in entries
     ]
-    lines = columns(("model", "input", "params", "MAdds", "targets"), rows, left=(0, 4))
+    heading, _, *lines = columns(("model", "input", "params", "MAdds"), rows)
+    start = len(heading) + 1
+    texts = [f"{heading} targets", "─" * WIDTH]
+    for line, entry in zip(lines, entries, strict=True):
+        texts += textwrap.wrap(
+            f"{line} {_targets(entry)}", WIDTH, subsequent_indent=" " * start, break_on_hyphens=False
+        )
     notes = f"Targets: {', '.join(TARGETS)}. MAdds: multiply-adds of one sample. --model=NAME says more."
-    return "\n".join([*lines, *textwrap.wrap(notes, WIDTH)])
+    return "\n".join([*texts, *textwrap.wrap(notes, WIDTH, break_on_hyphens=False)])
 
 
 def _details(entry: "Entry") -> str:
@@ -137,17 +142,29 @@ def verdicts(entry: "Entry") -> dict[str, str]:
     given = model.inputs[0]
     shape = (_SAMPLES, *given.shape[1:])
     whole = "int" in str(given.dtype)
-    samples = random.integers(0, 2, shape).astype(given.dtype) if whole else random.uniform(-1, 1, shape)
+    samples = random.integers(0, 2, shape) if whole else random.uniform(-1, 1, shape)
+    samples = samples.astype(given.dtype)
+    _settle(model, samples)
     found = {}
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # that noise is no representative data
         path = Path(folder, f"{entry.name}.tflite")
         convert(model, target="float32").save(path)
         for name, target in TARGETS.items():
-            data = samples.astype(given.dtype) if target.integer else None
+            data = samples if target.integer else None
             try:
                 convert(path, target=target, representative_data=data, allow_float=entry.float_ops)
                 found[name] = ""
             except TfcompressError as error:
                 found[name] = " ".join(str(error).split())
     return found
+
+
+def _settle(model: Any, samples: Any) -> None:
+    """Gives BatchNorm the statistics of the samples: without them values grow or fade from layer to layer."""
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(samples, training=True)

@@ -57,6 +57,19 @@ class Entry:
 
 _PICTURE = (224, 224, 3)
 _TINY: dict[str, Any] = {"input_shape": (32, 32, 3), "classes": 10}
+_LOOKED_UP = dict.fromkeys(("gpu-fp16", "edge-tpu", "ethos-u"), "it has no GATHER, which looks up an embedding")
+_ATTENTION = {
+    **dict.fromkeys(("cpu-int16x8", "cpu-int4"), "the tensors behind its sum stay in float32"),
+    **_LOOKED_UP,
+    "micro": "it has no BATCH_MATMUL",
+}
+
+
+def _embedded(reason: str) -> dict[str, str]:
+    """What refuses a model that begins with an embedding, with the reason of the two targets of the other quantizer."""
+    return {**dict.fromkeys(("cpu-int16x8", "cpu-int4"), reason), **_LOOKED_UP}
+
+
 _HARD_SWISH = {
     "cpu-int16x8": "HARD_SWISH with int16 activations stays in float32",
     "edge-tpu": "it has no HARD_SWISH",
@@ -206,6 +219,7 @@ MODELS: dict[str, Entry] = {
             "Kim, Convolutional neural networks for sentence classification, 2014",
             74_434,
             655_488,
+            refused=_embedded("REDUCE_MAX stays in float32"),
         ),
         Entry(
             "text_attention",
@@ -215,6 +229,7 @@ MODELS: dict[str, Entry] = {
             "Vaswani et al., Attention is all you need, 2017",
             72_354,
             786_496,
+            refused=_ATTENTION,
         ),
         Entry(
             "text_lstm",
@@ -225,6 +240,7 @@ MODELS: dict[str, Entry] = {
             72_386,
             262_208,
             small={"length": 8},
+            refused=_embedded("FILL stays in float32"),
         ),
         Entry(
             "next_character",
@@ -234,6 +250,7 @@ MODELS: dict[str, Entry] = {
             "Bai et al., An empirical evaluation of generic convolutional and recurrent networks, 2018",
             122_400,
             7_667_712,
+            refused=_embedded("SPACE_TO_BATCH_ND stays in float32"),
         ),
     )
 }

@@ -66,8 +66,8 @@ def ssdlite(
 
     Example:
         >>> model = ssdlite(input_shape=(64, 64, 3), classes=3, width=0.5)
-        >>> model.output_shape["boxes"], model.output_shape["logits"]
-        ((None, 277, 4), (None, 277, 3))
+        >>> {name: output.shape for name, output in model.output.items()}
+        {'boxes': (None, 276, 4), 'logits': (None, 276, 3)}
     """
     if classes < 1 or width <= 0 or not sizes:
         raise ValueError(
@@ -99,7 +99,7 @@ def ssdlite_anchors(*, input_shape: tuple[int, int, int], sizes: Sequence[Sequen
 
     Example:
         >>> ssdlite_anchors(input_shape=(64, 64, 3)).shape
-        (277, 4)
+        (276, 4)
     """
     return anchor_grid(map_shapes(*input_shape[:2], len(sizes)), sizes)
 
