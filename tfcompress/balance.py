@@ -95,9 +95,9 @@ class Balance:
         for division in component:
             rows = self._free(division.labels, fixed)
             of_component |= set(rows.ravel().tolist())
-            if not np.array_equal(*np.broadcast_arrays(np.sort(rows, axis=1), np.sort(rows[:1], axis=1))):
+            if (np.sort(rows, axis=1) != np.sort(rows[:1], axis=1)).any():
                 return False
-            if division.rows_alike and not np.array_equal(*np.broadcast_arrays(rows, rows[:1])):
+            if division.rows_alike and (rows != rows[:1]).any():
                 return False
         for shuffle in self._shuffles:
             grid = self._free(shuffle, fixed)
