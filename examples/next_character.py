@@ -15,9 +15,7 @@ from tfcompress.tokens import Tokenizer
 LENGTH = 64
 NOTHING = -1  # a place behind a message's end: neither learned nor judged
 BEGINNINGS = ("Hey, ", "I will ", "Are you ", "Sorry, ")
-RECIPE = flow.Recipe(
-    epochs=12, compressed_epochs=6, batch_size=64, learning_rate=4e-3, sparsity=0.3, student_weight=0.5
-)
+RECIPE = flow.Recipe(epochs=8, compressed_epochs=4, batch_size=64, learning_rate=4e-3, sparsity=0.3, student_weight=0.5)
 
 
 def pairs(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
