@@ -2,6 +2,7 @@
 # make test      the quick tests
 # make test-all  every test, those of PyTorch models too
 # make lint      style and types
+# make docs      the guides and the reference as a site; results in site/
 # make clean     removes everything that make has made
 #
 # The first call sets up .venv. Another interpreter: make PYTHON=/path/to/python3.12
@@ -11,6 +12,7 @@ PYTHON ?=
 VENV := .venv
 STAMP := $(VENV)/.installed
 TORCH := $(VENV)/.installed-torch
+SITE := $(VENV)/.installed-docs
 RUN := $(VENV)/bin/python
 # A dependency of litert-torch brings a pytest plugin that warns while it loads, and warnings are errors here.
 PYTEST := $(RUN) -m pytest -p no:anyio -q -n 2
@@ -19,7 +21,7 @@ QUICK := not slow and not devicelab and not torch and not fuzz and not docs
 # Keras 2 instead of Keras 3 would answer to the name tf.keras.
 unexport TF_USE_LEGACY_KERAS
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean
 
 demo: $(STAMP)
 	@$(RUN) -m tfcompress.demo --output=demo_output
@@ -35,8 +37,12 @@ lint: $(STAMP)
 	@$(RUN) -m ruff format --check --line-length 120 .
 	@$(RUN) -m mypy
 
+docs: $(SITE)
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo "The site is in site/: open site/index.html"
+
 clean:
-	@rm -rf $(VENV) build demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf $(VENV) build demo_output site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Prints "use <interpreter>" for the first one that runs, has a version we support and can make environments;
@@ -65,5 +71,10 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 # PyTorch is 1.8 GB that only its own tests need, so that make test and make demo do without.
 $(TORCH): $(STAMP)
 	@echo "Installing PyTorch, litert-torch, TFLite Micro and Vela into $(VENV) (a few minutes)..."
-	@$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,torch,tflm,ethos-u]'
+	@$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,torch,tflm,ethos-u,docs]'
+	@touch $@ $(SITE)
+
+$(SITE): $(STAMP)
+	@echo "Installing MkDocs into $(VENV)..."
+	@$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@

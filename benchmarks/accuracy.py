@@ -4,7 +4,9 @@
 fine-tuned on 2000 pictures of CIFAR-10 and tested on 500. ``mnist``: a small CNN is trained on 8000 pictures and tested on
 2000, with tfcompress and, the same steps in a process of its own, with TFMOT on tf_keras; agreement is the share of test
 pictures that the training framework and the int8 file answer alike. Both need ``--shared``. ``mobilenet``: channels of
-MobileNetV1-1.0 at 224x224 are removed, and the int8 files run on one thread in turns with the whole model's.
+MobileNetV1-1.0 at 224x224 are removed, and the int8 files run on one thread in turns with the whole model's. ``reference``:
+every kind of compression on models that are trained here within minutes (``reference.py``), with ``--markdown`` as the tables
+of docs/results.md.
 """
 
 import gzip
@@ -24,8 +26,8 @@ from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
 from tfcompress.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
-CASES = ("resnet8", "mnist", "mobilenet")
-DURATION = "One seed takes about 5 (resnet8), 2 (mnist) and 2 (mobilenet) minutes on two idle cores."
+CASES = ("resnet8", "mnist", "mobilenet", "reference")
+DURATION = "One seed takes about 5 (resnet8), 2 (mnist), 2 (mobilenet) and 8 (reference) minutes on two idle cores."
 PAIRS = 61  # runs of both files
 
 # What the means over all seeds must show, by case.
@@ -56,6 +58,11 @@ def _flags() -> flags.FlagValues:
     shared = os.environ.get("TFCOMPRESS_SHARED", str(ROOT.parent / "shared"))
     flags.DEFINE_string(
         "shared", shared, "folder with data/mlperf_resnet8, data/cifar10 and data/mnist", flag_values=values
+    )
+    flags.DEFINE_list("reference", None, "which models of the case reference; all by default", flag_values=values)
+    flags.DEFINE_bool("quick", False, "the case reference: few epochs, to see it run", flag_values=values)
+    flags.DEFINE_string(
+        "markdown", None, "also write the tables of the case reference to this file", flag_values=values
     )
     flags.DEFINE_string("json", None, "also write the figures as JSON; - is stdout", flag_values=values)
     flags.DEFINE_integer("peer", None, "internal: train the CNN with TFMOT and this seed", flag_values=values)
@@ -274,6 +281,19 @@ def report(case: str, rows: dict[str, list[float]]) -> dict[str, Any]:
     return {"rows": table, "claims": claims}
 
 
+def reference_tables(values: Any, shared: Path) -> dict[str, Any]:
+    """Prints the tables of the case ``reference`` and returns its figures."""
+    import reference
+
+    found = {}
+    for name in values.reference or reference.SUBJECTS:
+        found[name] = reference.run(name, shared, values.seeds, quick=values.quick)
+        print(reference.markdown({name: found[name]}), flush=True)
+    if values.markdown:
+        write_atomically(values.markdown, reference.markdown(found), overwrite=True)
+    return found
+
+
 def main() -> int:
     """Runs the benchmark; returns the exit code."""
     values = _flags()
@@ -284,6 +304,12 @@ def main() -> int:
             return 0
         if not set(values.cases) <= set(CASES):
             raise UsageError(f"--cases must be of {', '.join(CASES)}. Received: {','.join(values.cases)!r}.")
+        if "reference" in values.cases and values.reference:
+            from reference import SUBJECTS
+
+            if not set(values.reference) <= set(SUBJECTS):
+                known = ", ".join(SUBJECTS)
+                raise UsageError(f"--reference must be of {known}. Received: {','.join(values.reference)!r}.")
     except UsageError as error:
         print(f"accuracy.py: {error}", file=sys.stderr)
         return 2
@@ -293,6 +319,9 @@ def main() -> int:
         return 0
     record: dict[str, Any] = {"seeds": values.seeds, "cases": {}}
     for case in values.cases:
+        if case == "reference":
+            record["cases"][case] = reference_tables(values, shared)
+            continue
         rows: dict[str, list[float]] = {}
         for seed in range(values.seeds):
             if case == "mobilenet":

@@ -227,6 +227,8 @@ def run_task(
         conversions = conversions or made
         paths = [str(place / f"{name}.tflite") for name in FILES]
         measured.append(tfc.measure(paths, task.test, metric=task.metric, interleave=True))
+        for name, each in zip(FILES, measured[-1], strict=True):
+            say(f"  {name} on the test data: {scores_text(each.scores)}")
     elsewhere = [row for device in devices for row in measure_on(device, folder / "seed0", task)]
     print()
     print(measurement_table([*measured[0], *elsewhere]))

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
+import tfcompress as tfc
 from models import striped_pictures, tiny_cnn
-from tfcompress import flatbuffer
+from tfcompress import flatbuffer, metadata
 from tfcompress.interpreter import open_model
 
 ROOT = Path(__file__).parent.parent
@@ -55,11 +57,71 @@ def test_saved_ranges_give_the_same_file_again(folder):
     same_ranges = (*same, f"--calibration={folder}/ranges.json")
     again = convert(folder, *same_ranges, f"--output={folder}/again.tflite", f"--report={folder}/account.txt")
     assert again.returncode == 0, again.stderr
-    assert "by Percentile(values_per_sample=4096, seed=0, percentile=99.99) on 64 samples" in again.stdout
+    assert "by Percentile(values_per_sample=4096, seed=0, percentile=99.99) on 64 samples" in " ".join(
+        again.stdout.split()
+    )
+    assert max(map(len, again.stdout.splitlines()[1:-2])) <= 80  # but for the names of files
     account = (folder / "account.txt").read_text()
     assert "loses    most in #" in account or "not checked" in account
     assert account.count(" percentile ") >= 4  # a line for each layer
     assert (folder / "again.tflite").read_bytes() == (folder / "first.tflite").read_bytes()
+
+
+DATA = {
+    "pictures": ("{folder}/pictures", "--scaling=mean=128;std=64"),
+    "records": ("{folder}/x.tfrecord", "--features={folder}/features.yaml"),
+    "function": ("{folder}/samples.py:batches",),
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_every_kind_of_data_gives_the_ranges_of_the_same_arrays(folder, kind):
+    """Arrays in files are in test_conversion; here is what only the command line has to take apart."""
+    import tensorflow as tf
+    from PIL import Image
+
+    model = keras.models.load_model(folder / "model.keras")
+    x = np.load(folder / "x.npy")
+    if kind == "pictures":
+        model = keras.Sequential([keras.Input((8, 8, 3), name="image"), keras.layers.Conv2D(2, 3, name="stem")])
+        model.save(folder / "colours.keras")
+        pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
+        (folder / "pictures" / "deep").mkdir(parents=True)
+        for number, picture in enumerate(pixels):
+            Image.fromarray(picture).save(folder / "pictures" / "deep" / f"{number:02}.png")
+        x = (pixels.astype(np.float32) - 128) / 64
+    elif kind == "records":
+        (folder / "features.yaml").write_text("image: {feature: values}\n")
+        with tf.io.TFRecordWriter(str(folder / "x.tfrecord")) as writer:
+            for sample in x:
+                values = tf.train.Feature(float_list=tf.train.FloatList(value=sample.ravel()))
+                record = tf.train.Example(features=tf.train.Features(feature={"values": values}))
+                writer.write(record.SerializeToString())
+    else:
+        (folder / "samples.py").write_text(
+            "import numpy as np\n\n\ndef batches():\n"
+            f"    x = np.load({str(folder / 'x.npy')!r})\n    yield from (x[:50], x[50:])\n"
+        )
+    source, *flags = (text.format(folder=folder) for text in DATA[kind])
+    name = "colours" if kind == "pictures" else "model"
+    output = folder / f"{kind}.tflite"
+    done = convert(
+        folder,
+        f"--model={folder}/{name}.keras",
+        f"--representative_data={source}",
+        *flags,
+        f"--output={output}",
+        "--json=-",
+    )
+    assert done.returncode == 0, done.stderr
+    expected = tfc.convert(model, target="cpu-int8", representative_data=x)
+    measured = json.loads(done.stdout)["calibration"]
+    assert (measured["samples"], measured["data_sha256"]) == (len(x), expected.calibration.data_sha256)
+    if kind == "pictures":
+        normalisation = metadata.read(output.read_bytes()).normalisation["image"]
+        assert (set(normalisation.mean), set(normalisation.std)) == ({128}, {64})
+    else:
+        assert output.read_bytes() == expected.tflite
 
 
 def test_rules_leave_a_layer_in_float_and_repairs_are_reported(folder):

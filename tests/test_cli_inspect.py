@@ -12,6 +12,7 @@ from test_reporting import Page
 
 import tfcompress as tfc
 from models import striped_pictures, tiny_cnn
+from tfcompress.cli import main
 from tfcompress.comparison import layer_reports
 from tfcompress.errors import OutputError
 from tfcompress.inspection import inspect
@@ -80,6 +81,18 @@ def test_inspect_as_text_json_and_page(folder, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     record = json.loads(done.stdout)
     assert sum(record["bytes_by_kind"].values()) == record["size_bytes"] and record["trial"] is None
+
+
+def test_the_report_is_what_its_name_ends_in(folder, tmp_path, capsys):
+    arguments = ["inspect", f"--model={folder / 'int8.tflite'}", "--norun"]
+    for suffix in ("json", "txt", "html"):
+        assert main([*arguments, f"--report={tmp_path}/r.{suffix}"]) == 0
+    shown = capsys.readouterr().out
+    assert (tmp_path / "r.txt").read_text() * 3 == shown
+    assert json.loads((tmp_path / "r.json").read_text())["ops"]["CONV_2D"] == 2
+    assert Page((tmp_path / "r.html").read_text()).open == []
+    assert main([*arguments, f"--report={tmp_path}/r.pdf"]) == 2
+    assert "--report must name a .html, .htm, .json, .txt file" in capsys.readouterr().err
 
 
 def test_compare_as_text_and_json(folder, tmp_path):
@@ -154,7 +167,8 @@ def test_text_and_json_of_a_conversion_say_the_same(account):
     text = conversion_text(result, layers)
     assert sum(record["bytes_by_kind"].values()) == result.size_bytes
     worst = record["layers"][record["ranking"][0]]["layer"]
-    assert f"most in #{record['ranking'][0]} {worst}" in text
+    assert f"most in #{record['ranking'][0]} {worst}" in " ".join(text.split())
+    assert max(map(len, text.splitlines()[1:])) <= 80
     assert text.startswith(str(result))
 
 

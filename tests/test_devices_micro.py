@@ -3,18 +3,21 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 import tfcompress
+from tfcompress import flatbuffer, operators
 from tfcompress.cli import main
 from tfcompress.devices.ethos_u import EthosUDevice, fallbacks
 from tfcompress.devices.local import LocalDevice
 from tfcompress.devices.tflm import TflmDevice, arena_bytes
 from tfcompress.errors import DeviceError, ModelError
 from tfcompress.measurement import measure
+from tfcompress.quiet import converter_silenced
 
 RESNET = "mlperf_resnet8/pretrainedResnet_quant.tflite"
 FLOAT_RESNET = "mlperf_resnet8/pretrainedResnet.tflite"
@@ -94,6 +97,87 @@ def test_micro_names_the_operation_that_it_does_not_know(tflm, tmp_path):
     with pytest.raises(ModelError, match=r"must know every operation of model\.tflite\. Received: CONV_3D") as caught:
         tflm.run(LATENCY, {"model": path}, {})
     assert "\n" not in str(caught.value)
+
+
+def in_int8(function):
+    """The float file of a function with every float tensor called int8, whether a kernel takes that or not."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((1, 4, 4, 4), tf.float32)]
+    concrete = tf.function(function, input_signature=signature).get_concrete_function()
+    with converter_silenced():
+        content = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+    model, schema = flatbuffer.parse(content), flatbuffer.schema()
+    for tensor in model.subgraphs[0].tensors:
+        if flatbuffer.type_name(tensor) == "FLOAT32":
+            values = flatbuffer.constant(model, tensor)
+            tensor.type, tensor.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
+            tensor.quantization.scale, tensor.quantization.zeroPoint = [0.1], [0]
+            if values is not None:
+                tensor.buffer = flatbuffer.new_buffer(model, np.ones(values.shape, np.int8))
+    return model
+
+
+def floats_only():
+    """A function by operator that TFLite Micro has for float32 alone."""
+    import tensorflow as tf
+
+    return {
+        "CEIL": tf.math.ceil,
+        "COS": tf.cos,
+        "EXP": tf.exp,
+        "FLOOR": tf.floor,
+        "FLOOR_DIV": lambda x: tf.math.floordiv(x, x + 1),
+        "FLOOR_MOD": lambda x: tf.math.floormod(x, x + 1),
+        "L2_POOL_2D": lambda x: tf.nn.avg_pool2d(x, 2, 2, "VALID"),  # TensorFlow has no op for it: renamed below
+        "LOG": tf.math.log,
+        "NEG": tf.negative,
+        "ROUND": tf.round,
+        "SIN": tf.sin,
+        "SQRT": tf.sqrt,
+        "SQUARE": tf.square,
+    }
+
+
+def also_integers():
+    import tensorflow as tf
+
+    return {
+        "ABS": tf.abs,
+        "BATCH_MATMUL": lambda x: tf.matmul(x, x),
+        "REDUCE_MIN": lambda x: tf.reduce_min(x, axis=-1),
+        "REVERSE_V2": lambda x: tf.reverse(x, [1]),
+        "RSQRT": tf.math.rsqrt,
+    }
+
+
+def test_what_the_target_says_of_micros_kernels_is_what_they_do(tflm, tmp_path):
+    assert set(floats_only()) == operators.MICRO_IN_FLOAT
+    for name, function in (floats_only() | also_integers()).items():
+        model = in_int8(function)
+        if name == "L2_POOL_2D":
+            (code,) = model.operatorCodes
+            code.builtinCode = code.deprecatedBuiltinCode = flatbuffer.schema().BuiltinOperator.L2_POOL_2D
+        assert name in flatbuffer.op_counts(model)
+        assert name in operators.MICRO
+        (tmp_path / f"{name}.tflite").write_bytes(flatbuffer.pack(model))
+    code = """
+import sys
+import numpy as np
+from tflite_micro.python.tflite_micro import runtime
+for path in sys.argv[1:]:
+    try:
+        interpreter = runtime.Interpreter.from_file(path, arena_size=100_000)
+        interpreter.set_input(np.ones((1, 4, 4, 4), np.int8), 0)
+        interpreter.invoke()
+        print(path)
+    except RuntimeError:
+        pass
+"""
+    command = [sys.executable, "-c", code, *map(str, sorted(tmp_path.iterdir()))]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {Path(line).stem for line in done.stdout.splitlines()} == set(also_integers())
 
 
 def test_micro_times_nothing(tflm, shared_data):

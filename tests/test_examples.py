@@ -1,14 +1,20 @@
 """The example commands run from end to end: with few epochs, which shows that every step works and not what is learned."""
 
+import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from tfcompress.digits import load_digits
 from tfcompress.interpreter import open_model
+from tfcompress.tokens import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {  # the folder of its data
@@ -67,3 +73,69 @@ def test_wrong_flags_are_usage(tmp_path):
     assert done.returncode == 2 and "seeds" in done.stderr
     shown = run_example("motions", "--help")
     assert shown.returncode == 0 and "--device" in shown.stdout and max(map(len, shown.stdout.splitlines())) <= 80
+
+
+@pytest.fixture
+def examples(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    return importlib.import_module
+
+
+def test_f1_is_that_of_scikit_learn(examples):
+    from sklearn.metrics import f1_score
+
+    spam_f1 = examples("sms_spam").spam_f1
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(200, 2)), random.integers(0, 2, 200)
+    assert spam_f1({"logits": logits}, labels) == pytest.approx(f1_score(labels, logits.argmax(axis=1)))
+    assert spam_f1({"logits": np.array([[1.0, 0.0]])}, np.array([0])) == 0
+
+
+def test_the_next_character_is_what_follows(examples):
+    module = examples("next_character")
+    tokenizer = Tokenizer.learned_from(["abc"], size=9, length=module.LENGTH, unit="character")
+    ids, following = module.pairs(tokenizer, ["abc", "a" * 99, ""])
+    np.testing.assert_array_equal(ids[0, :4], [2, 3, 4, 0])
+    np.testing.assert_array_equal(following[0, :4], [3, 4, 0, -1])
+    np.testing.assert_array_equal(following[1], [2] * 63 + [-1])  # cut off: what follows is not known
+    assert set(following[2]) == {-1}
+    right = np.eye(5)[np.maximum(following, 0)]
+    assert module.next_right({"logits": right}, following) == 1
+
+
+def test_the_summary_is_mean_spread_and_loss(examples):
+    flow = examples("flow")
+    values = [(0.9, 0.8, 0.7), (0.7, 0.8, 0.9)]
+    measured = [[SimpleNamespace(scores={"top1": value}) for value in row] for row in values]
+    found = flow.summary(measured)["top1"]
+    assert found["float32"] == {"values": [0.9, 0.7], "mean": pytest.approx(0.8), "spread": pytest.approx(0.2)}
+    assert found["int8_ptq"]["spread"] == 0 and found["int8_ptq"]["loss"] == pytest.approx(0.0)
+    assert found["int8_qat"]["loss"] == pytest.approx(0.0)
+    table = flow.seed_table(measured)
+    assert table[2].split() == ["float32", "90.0", "%", "70.0", "%", "80.0", "%", "20.0", "%"]
+
+
+def test_gaps_and_shifts_keep_shapes_and_labels(examples):
+    import tensorflow as tf
+
+    for name, shape in (("cifar10", (32, 32, 3)), ("spoken_digits", (49, 20, 1)), ("motions", (100, 1, 6))):
+        x, y = tf.random.uniform([5, *shape]), tf.range(5)
+        changed, labels = examples(name).augment(x, y)
+        assert changed.shape == x.shape and np.isfinite(changed).all() and not np.array_equal(changed, x)
+        np.testing.assert_array_equal(labels, y)
+
+
+@pytest.mark.devicelab
+def test_a_seed_is_measured_on_a_board(examples, boards, monkeypatch, tmp_path):
+    """As ``--device=ssh://...`` does it, on a file that is there already."""
+    flow = examples("flow")
+    board = boards["cortex-a72"]
+    monkeypatch.setenv("TFCOMPRESS_SSH", board.environment["TFCOMPRESS_SSH"])
+    monkeypatch.setattr(flow, "FILES", ("int8_qat",))  # an emulated board takes its time for each
+    shutil.copy(ROOT / "models" / "digits" / "digits_int8.tflite", tmp_path / "int8_qat.tflite")
+    data = load_digits()
+    task = flow.Task(
+        title="digits", build=None, x=data.x_train, y=data.y_train, test=(data.x_test[:64], data.y_test[:64])
+    )
+    (here,), (there,) = (flow.measure_on(device, tmp_path, task) for device in ("local", board.name))
+    assert there.accuracy == here.accuracy and there.device.name == board.name

@@ -146,7 +146,7 @@ def test_what_another_callback_leaves_is_taken_off_by_whatever_comes_next(name):
     assert is_plain(model)
 
 
-@pytest.mark.parametrize("name", [name for name in CALLBACKS if name != "qat"])
+@each_callback
 def test_a_conversion_in_the_middle_of_a_fit_takes_nothing_off_for_good(name):
     """The fit ends as one without the conversion does."""
     ends = []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models import striped_pictures, tiny_cnn
-from tfcompress import TARGETS, calibration, data, flatbuffer, lowering, quantization, sources
+from tfcompress import TARGETS, calibration, data, flatbuffer, lowering, quantization, sources, stored
 from tfcompress.digits import load_digits
 from tfcompress.errors import DataError
 from tfcompress.interpreter import open_model
@@ -313,7 +313,7 @@ def test_rounding_finds_the_best_of_all_directions_or_comes_near():
     assert best * (1 - 1e-9) <= found <= best + 0.25 * (worst - best)
 
 
-@both_targets
+@pytest.mark.parametrize("target", [PER_CHANNEL, PER_TENSOR, TARGETS["cpu-int4"]], ids=lambda target: target.name)
 def test_the_quantizer_takes_the_integers_that_rounding_chose(tiny, tiny_ranges, target):
     done = round_weights(tiny.content, tiny_ranges, target, {"image": X})
     assert not done.skipped
@@ -322,11 +322,13 @@ def test_the_quantizer_takes_the_integers_that_rounding_chose(tiny, tiny_ranges,
     before, after = flatbuffer.parse(tiny.content), flatbuffer.parse(done.content)
     integer = flatbuffer.parse(quantization.quantize(done.content, tiny_ranges, target))
     for old, new, small in zip(find_layers(before), find_layers(after), find_layers(integer), strict=True):
-        scales = scales_of(weights_of(before, old), per_channel=is_per_channel(old, target))
+        most = 7 if target.weights == "int4" and old.op != "DEPTHWISE_CONV_2D" else 127
+        scales = scales_of(weights_of(before, old), per_channel=is_per_channel(old, target), largest=most)
         chosen = weights_of(after, new) / scales
-        stored = small.matrix(flatbuffer.constant(integer, integer.subgraphs[0].tensors[small.weights]))
-        np.testing.assert_allclose(chosen, stored, atol=1e-3)  # float32 holds scale * q to seven digits
-        assert np.abs(stored - weights_of(before, old) / scales).max() < 1.001
+        kept = small.matrix(stored.integers(integer, integer.subgraphs[0].tensors[small.weights]))
+        np.testing.assert_allclose(chosen, kept, atol=1e-3)  # float32 holds scale * q to seven digits
+        assert np.abs(kept).max() == most
+        assert np.abs(kept - weights_of(before, old) / scales).max() < 1.001
 
 
 def test_zero_weights_stay_zero(digits_file, digits):
@@ -479,6 +481,20 @@ def test_auto_repairs_a_model_whose_channels_differ_a_thousandfold(digits_file, 
     assert accuracy(quantization.quantize(equalized.content, equalized.ranges, target)) >= floats - 0.01
     assert accuracy(quantization.quantize(repaired.content, repaired.ranges, target)) >= floats - 0.01
     assert "equalization" in [step.method for step in repaired.steps if step.kept]
+
+
+def test_four_bits_gain_most(digits_file, digits):
+    """With 15 integers to choose from, which of two neighbours a weight takes is what decides."""
+    lowered, target = digits_file, TARGETS["cpu-int4"]
+    ranges = measured_ranges(lowered.content, lowered.inputs, digits.x_train[:100])
+    samples = data.load_representative(digits.x_train[:100], lowered.inputs)
+    done = repair(lowered.content, samples, target, ranges=ranges)
+    assert "rounding" in [step.method for step in done.steps if step.kept]
+    files = [quantization.quantize(*pair, target) for pair in ((lowered.content, ranges), (done.content, done.ranges))]
+    wanted = answers(lowered.content, {"image": digits.x_test})
+    plain, repaired = (score(answers(file, {"image": digits.x_test}), wanted).sqnr_db for file in files)
+    assert repaired > plain + 3
+    assert len(files[1]) <= 1.02 * len(files[0])  # what was replaced does not stay in the file
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from keras import layers
 
 import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
-from tfcompress import compatibility, flatbuffer, verification
-from tfcompress.errors import ConversionError, StrictError
+from tfcompress import compatibility, flatbuffer, metadata, quantization, verification
+from tfcompress.errors import ConversionError, ModelError, StrictError
 from tfcompress.interpreter import open_model
 from tfcompress.targets import TARGETS, Target
 
@@ -82,12 +82,42 @@ def test_int4_weights_are_where_a_kernel_for_them_is(model):
     assert verification.forbidden_floats(result.tflite, result.target) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("cpu-int4", "2.11.0"), ("cpu-int16x8", "2.6.0"), ("cpu-int8", "1.14.0")]
+)
+def test_a_file_says_which_runtime_has_kernels_for_its_types(model, name, expected):
+    found = tfc.convert(model, target=name, representative_data=X, backend="ai-edge-quantizer")
+    assert metadata.read(found.tflite).min_runtime_version == expected
+
+
 def test_rules_mix_precisions(model):
     rules = [("*", "*", "int8"), ("pointwise*", "*", "int4"), {"pattern": "logits*", "precision": None}]
     result = tfc.convert(model, target="cpu-int8", representative_data=X, rules=rules)
     assert kernel_types(result.tflite) == ["INT8", "INT8", "INT4", "FLOAT32"]
     assert result.backend == "ai-edge-quantizer"
     assert result.parity.argmax_agreement >= 0.9
+
+
+@pytest.mark.parametrize("name", ["cpu-int16x8", "cpu-int4"])
+def test_a_quantizer_may_store_constants_behind_the_flatbuffer(name):
+    """From 256 kB of constants on ai-edge-quantizer does; metadata, the fixed batch and the layers' account read on."""
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(32, 700)).astype(np.float32)
+    model = keras.Sequential(
+        [keras.Input((700,), name="x"), layers.Dense(800, name="wide"), layers.Dense(3, name="head")]
+    )
+    result = tfc.convert(model, target=dataclasses.replace(TARGETS[name], static=True), representative_data=x)
+    wanted = model.predict(x, verbose=0)
+    error = open_model(result.tflite).run(x)["head"] - wanted
+    assert 10 * np.log10((wanted**2).mean() / (error**2).mean()) > (40 if name == "cpu-int16x8" else 12)
+    assert result.layers()[0].error.weight_sqnr_db > 12
+    raw = quantization.quantize(
+        result.hub, quantization.complete_ranges(result.hub, result.calibration.ranges), TARGETS[name]
+    )
+    plain = flatbuffer.parse(raw)
+    assert len(raw) > 256 * 1024 and max(len(b.data) for b in plain.buffers if b.data is not None) >= 700 * 800 // 2
+    with pytest.raises(ModelError, match="damaged"):
+        flatbuffer.parse(raw[:-64])
 
 
 def test_tensorflows_quantizer_says_what_it_lacks(model):

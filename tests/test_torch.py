@@ -329,6 +329,21 @@ def test_wrong_examples_are_named(given, rule):
         torch_source.lower_torch(seeded(Small), **given)
 
 
+@pytest.mark.parametrize("form", ["module", "torchscript"])
+def test_a_shape_that_is_channels_last_is_given_the_other_way_round(tmp_path, form):
+    model = seeded(Small)
+    if form == "torchscript":
+        torch.jit.trace(model, torch.zeros(1, 3, 8, 8)).save(tmp_path / "model.pt")
+        model = tmp_path / "model.pt"
+    with pytest.raises(
+        ModelError, match=r"must run on its example.*\(1, 8, 8, 3\).*also with --nhwc: image:1,3,8,8"
+    ) as caught:
+        torch_source.lower_torch(model, input_shapes={"image": (1, 8, 8, 3)}, nhwc=True)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match=r"on image \(1, 5, 8, 8\).*Give the shapes that forward takes"):
+        torch_source.lower_torch(model, input_shapes={"image": (1, 5, 8, 8)})
+
+
 def test_models_that_cannot_be_converted_are_named():
     class Deciding(torch.nn.Module):
         def forward(self, x):

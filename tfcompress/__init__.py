@@ -26,7 +26,7 @@ _HOMES = {
     "WeightClustering": "clustering",
     "TfcompressError": "errors",
 }
-_MODULES = ("errors", "importance", "masks", "metrics", "observers", "points", "schedules", "targets")
+_MODULES = ("errors", "importance", "masks", "metrics", "observers", "points", "schedules", "targets", "zoo")
 
 __all__ = [
     "TARGETS",
@@ -54,10 +54,11 @@ __all__ = [
     "report",
     "schedules",
     "targets",
+    "zoo",
 ]
 
 if TYPE_CHECKING:
-    from . import errors, importance, masks, metrics, observers, points, schedules, targets
+    from . import errors, importance, masks, metrics, observers, points, schedules, targets, zoo
     from .channel_pruning import ChannelPruning
     from .clustering import WeightClustering
     from .conversion import Conversion, convert

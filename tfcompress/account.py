@@ -16,11 +16,13 @@ from . import verification
 from .calibration import Calibration
 from .comparison import LayerReport, layer_reports
 from .files import write_atomically
+from .listing import fields
 from .repair import Step
 from .targets import Target
 
 __all__ = ["Conversion", "PointCounts"]
 
+LABEL = 9  # columns of the words before the facts
 _LAYER_SAMPLES = 4  # more change the losses by less than they differ between samples
 
 
@@ -158,29 +160,33 @@ class Conversion:
             "warnings": list(self.warnings),
         }
 
-    def __str__(self) -> str:
-        ops = ", ".join(f"{count} {name}" for name, count in self.contents.ops.items())
-        lines = [
-            f"{self.source} -> {self.target.name}",
-            f"size     {self.contents.size_bytes:,} bytes, {self.contents.gzip_bytes:,} gzipped",
-            f"ops      {ops}",
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """The account as (word for it, text), in order; a word may come more than once."""
+        found = [
+            ("size", f"{self.contents.size_bytes:,} bytes, {self.contents.gzip_bytes:,} gzipped"),
+            ("ops", ", ".join(f"{count} {name}" for name, count in self.contents.ops.items())),
         ]
         if self.target.integer:
-            lines.append(f"points   {self.points}")
+            found.append(("points", str(self.points)))
             if self.calibration is not None:
-                lines.append(f"ranges   {self.calibration}")
+                found.append(("ranges", str(self.calibration)))
             if self.backend != "tensorflow":
-                lines.append(f"backend  {self.backend}")
-            lines.append(f"floats   {len(self.contents.float_tensors)} float tensors")
+                found.append(("backend", str(self.backend)))
+            found.append(("floats", f"{len(self.contents.float_tensors)} float tensors"))
         if self.contents.sparsity:
             zeros = np.mean(list(self.contents.sparsity.values()))
-            lines.append(f"zeros    {zeros:.1%} of the weights, mean over {len(self.contents.sparsity)} tensors")
-        lines.append(f"parity   {self.parity or 'not checked: no representative data'}")
-        for name, reason in self.skipped.items():
-            lines.append(f"skipped  {name}: {reason}")
+            found.append(("zeros", f"{zeros:.1%} of the weights, mean over {len(self.contents.sparsity)} tensors"))
+        found.append(("parity", str(self.parity or "not checked: no representative data")))
+        found += [("skipped", f"{name}: {reason}") for name, reason in self.skipped.items()]
         if self.target.by_rule:
-            lines.append(f"checked  by {self.target.name}'s documented rules; its compiler or driver was not run here")
-        lines += [f"repair   {step}" for step in self.repairs]
-        lines += [f"note     {text}" for text in self.notes]
-        lines += [f"warning  {text}" for text in self.warnings]
-        return "\n".join(lines)
+            found.append(
+                ("checked", f"by {self.target.name}'s documented rules; its compiler or driver was not run here")
+            )
+        found += [("repair", str(step)) for step in self.repairs]
+        found += [("note", text) for text in self.notes]
+        found += [("warning", text) for text in self.warnings]
+        return tuple(found)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.source} -> {self.target.name}", *fields(self.facts, label_width=LABEL)])

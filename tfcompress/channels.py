@@ -1,12 +1,14 @@
 """Which channels of a model belong together, so that all of them can go at once.
 
 Every channel of every tensor gets a label. A convolution makes new labels; an addition ties those of its inputs, a
-concatenation puts them side by side, a Flatten repeats them. What cannot be followed keeps its channels. A channel
+concatenation puts them side by side, a Flatten repeats them, groups must lose equal numbers (``balance``). What cannot be
+followed keeps its channels. A channel
 counts as removable only if zero parameters make it zero wherever a weight reads it, so that leaving it out changes no
 output. Nothing here trains or builds models.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ import keras
 import numpy as np
 
 from . import interception
+from .balance import Balance
 from .errors import TrainingError
 
 __all__ = ["Block", "ChannelPlan", "Parameter", "plan"]
@@ -46,11 +49,13 @@ class Block:
         name: path of the first layer that makes them.
         makers: paths of all of them; more than one where a residual ties them.
         labels: the labels, int64 (n,).
+        copies: how many channels of one layer a label stands for; more than one where groups lose equal numbers. Default: 1.
     """
 
     name: str
     makers: tuple[str, ...]
     labels: np.ndarray
+    copies: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class ChannelPlan:
     Args:
         parameters: every variable that has channels.
         blocks: the channels that can be removed.
-        widths: label of each output channel by path of a layer whose configuration holds their number.
+        widths: label of each output channel by path of a layer whose configuration holds their number; (groups, channels of
+            a group) for a Reshape that divides them.
         kept: paths of layers whose channels all stay, with the reason.
     """
 
@@ -72,7 +78,10 @@ class ChannelPlan:
 
 @dataclass
 class _Known:
-    """The channels (last axis) of a tensor: label of each, and whether it is zero once its label is removed."""
+    """The channels of a tensor: label of each, and whether it is zero once its label is removed.
+
+    They are its last axis, or its last two behind a Reshape that divides them.
+    """
 
     labels: np.ndarray
     zero: np.ndarray
@@ -104,7 +113,7 @@ class _Labels:
             self._parent[second] = first
 
     def fix(self, labels: np.ndarray) -> None:
-        self._fixed.extend(labels.tolist())
+        self._fixed.extend(labels.ravel().tolist())
 
     def roots(self, labels: np.ndarray) -> np.ndarray:
         return np.array([self.find(label) for label in labels.tolist()], np.int64)
@@ -196,6 +205,7 @@ class _Tracer:
 
     def __init__(self, paths: dict[int, str]) -> None:
         self.labels = _Labels()
+        self._balance = Balance(self.labels)
         self.known: dict[int, _Known] = {}
         self._paths = paths
         self._parameters: dict[tuple[int, str], tuple[dict[int, np.ndarray], int | None]] = {}
@@ -246,6 +256,8 @@ class _Tracer:
         if len(node.outputs) != 1 or not given or getattr(layer, "data_format", None) == "channels_first":
             return None
         tensors, out = node.arguments.keras_tensors, node.outputs[0]
+        if any(known.labels.ndim > 1 for known in given):
+            return self._divided(layer, kind, given[0], tensors[0].shape[1:], out.shape[1:])
         if kind in _CONVOLUTIONS | _TRANSPOSED | _SEPARABLE:
             return self._convolution(layer, kind, given[0])
         if kind in _DEPTHWISE:
@@ -277,18 +289,23 @@ class _Tracer:
         return None
 
     def _convolution(self, layer: Any, kind: str, given: _Known) -> _Known | None:
-        if getattr(layer, "groups", 1) != 1:
+        groups, path = getattr(layer, "groups", 1), self._paths[id(layer)]
+        if groups != 1 and kind not in _CONVOLUTIONS:
             return None
         self._read(given)
         width = layer.units if kind == "Dense" else layer.filters
         made = self._made.setdefault(id(layer), self.labels.new(int(width)))
+        if groups != 1:
+            self._balance.divide(path, given.labels, groups, rows_alike=True)
+            self._balance.divide(path, made, groups)
         if kind in _SEPARABLE:
             self._use(layer, "depthwise_kernel", {-2: given.labels}, None)
             self._use(layer, "pointwise_kernel", {-2: np.repeat(given.labels, layer.depth_multiplier), -1: made}, -1)
         elif kind in _TRANSPOSED:
             self._use(layer, "kernel", {-1: given.labels, -2: made}, -2)
         else:
-            self._use(layer, "kernel", {-2: given.labels, -1: made}, -1)
+            # the inputs of the first group stand for those of each: the kernel has one axis for all
+            self._use(layer, "kernel", {-2: given.labels[: len(given.labels) // groups], -1: made}, -1)
         self._use(layer, "bias", {-1: made}, -1)
         return self._activated(_Known(made, np.ones(len(made), bool)), layer.activation)
 
@@ -354,9 +371,23 @@ class _Tracer:
         elif len(after) == 1:
             repeats = math.prod(before[:-1])
             known = _Known(np.tile(given.labels, repeats), np.tile(given.zero, repeats))
+        elif len(after) > 1 and after[:-2] == before[:-1] and isinstance(layer, keras.layers.Layer):
+            known = _Known(given.labels.reshape(after[-2:]), given.zero.reshape(after[-2:]))
+            self._balance.divide(self._paths[id(layer)], given.labels, after[-2])
         if known is not None and kind == "Reshape":
             self._made.setdefault(id(layer), known.labels)
         return known
+
+    def _divided(self, layer: Any, kind: str, given: _Known, before: tuple, after: tuple) -> _Known | None:
+        """Follows channels on two axes: they are swapped, or become one axis again."""
+        rank = len(before)
+        if kind == "Permute" and tuple(layer.dims) == (*range(1, rank - 1), rank, rank - 1):
+            self._balance.shuffle(given.labels)
+            return _Known(given.labels.T, given.zero.T)
+        if kind == "Reshape" and isinstance(layer, keras.layers.Layer) and after == (*before[:-2], given.labels.size):
+            self._made.setdefault(id(layer), given.labels.ravel())
+            return _Known(given.labels.ravel(), given.zero.ravel())
+        return None
 
     def _activated(self, known: _Known, activation: Any) -> _Known:
         if activation is None or bool(np.all(np.asarray(activation(keras.ops.zeros((1, 2)))) == 0)):
@@ -377,24 +408,33 @@ class _Tracer:
 
     def finish(self) -> ChannelPlan:
         """Returns the plan once everything has been followed."""
+        self._kept.update(self._balance.settle())
         parameters = tuple(
             Parameter(self._paths[layer], name, {axis: self.labels.roots(these) for axis, these in labels.items()}, own)
             for (layer, name), (labels, own) in self._parameters.items()
         )
-        widths = {self._paths[layer]: self.labels.roots(labels) for layer, labels in self._made.items()}
+        widths = {
+            self._paths[layer]: self.labels.roots(labels.ravel()).reshape(labels.shape)
+            for layer, labels in self._made.items()
+        }
         fixed = self.labels.fixed()
         makers: dict[int, list[str]] = {}
+        copies: dict[int, int] = {}
         for parameter in parameters:
             if parameter.attribute.endswith("kernel") and parameter.own is not None and parameter.path in widths:
-                for label in dict.fromkeys(parameter.labels[parameter.own].tolist()):
+                for label, count in Counter(parameter.labels[parameter.own].tolist()).items():
                     makers.setdefault(label, []).append(parameter.path)
+                    copies[label] = min(count, copies.get(label, count))
         blocks: dict[tuple[str, ...], list[int]] = {}
         for label, paths in makers.items():
             if label not in fixed:
                 blocks.setdefault(tuple(dict.fromkeys(paths)), []).append(label)
         return ChannelPlan(
             parameters,
-            tuple(Block(paths[0], paths, np.array(labels, np.int64)) for paths, labels in blocks.items()),
+            tuple(
+                Block(paths[0], paths, np.array(labels, np.int64), copies[labels[0]])
+                for paths, labels in blocks.items()
+            ),
             widths,
             self._kept,
         )

@@ -244,6 +244,7 @@ def convert(
         version=version,
         normalisation=_normalisation(lowered, scaling),
         labels=labels,
+        min_runtime_version=_oldest_runtime(tflite, quantizer, source, chosen),
         labelled="classes" if detections is not None else None,
     )
     compatibility.check(tflite, chosen, source.name)
@@ -281,6 +282,14 @@ def convert(
 
 
 _LOWERED_IN_FLOAT = ("tflite", "torch")  # sources whose weights are made smaller in the finished float file
+
+
+def _oldest_runtime(tflite: bytes, quantizer: str | None, source: sources.Source, target: Target) -> str | None:
+    """Returns the oldest runtime where TensorFlow's converter did not write it itself."""
+    by_library = not target.integer and source.kind in _LOWERED_IN_FLOAT and target.weights != "float32"
+    if quantizer != "ai-edge-quantizer" and not by_library:
+        return None
+    return recipes.oldest_runtime(tflite, written=metadata.stated_runtime(tflite))
 
 
 def _own_name(source: sources.Source) -> str:

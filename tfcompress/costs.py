@@ -11,10 +11,11 @@ from .errors import ModelError
 __all__ = ["multiply_adds", "multiply_adds_by_layer"]
 
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
+_PROJECTIONS = ("query_dense", "key_dense", "value_dense", "output_dense")
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """Returns how many multiplications (each with an addition) one sample takes in convolutions and Dense layers.
+    """Returns how many multiplications (each with an addition) one sample takes where weights or attention multiply.
 
     Args:
         model: a functional or Sequential Keras 3 model whose input shape is fixed but for the batch.
@@ -44,17 +45,38 @@ def multiply_adds_by_layer(model: keras.Model) -> dict[str, int]:
     """
     counts: dict[str, int] = {}
     for layer, given, made in _calls(model):
-        size = sum(math.prod(getattr(layer, name).shape) for name in _KERNELS if getattr(layer, name, None) is not None)
+        size = _size(layer)
         if not size:
             continue
-        positions = given[1:-1] if "Transpose" in type(layer).__name__ else made[1:-1]
+        of_inputs = "Transpose" in type(layer).__name__ or hasattr(
+            layer, "cell"
+        )  # a cell runs at each step it is given
+        positions = given[1:-1] if of_inputs else made[1:-1]
         if None in positions:
             raise ModelError(
                 f"Multiply-adds need a fixed input shape. Received: {model.name!r}, where {layer.name} makes "
                 f"{tuple(made)}. Build the model with keras.Input of a fixed shape."
             )
-        counts[layer.name] = counts.get(layer.name, 0) + size * math.prod(positions)
+        attended = math.prod(positions) ** 2 * _attention_width(layer)
+        counts[layer.name] = counts.get(layer.name, 0) + size * math.prod(positions) + attended
     return counts
+
+
+def _size(layer: Any) -> int:
+    """Returns how many weights multiply at each position."""
+    cell = getattr(layer, "cell", None)
+    if cell is not None:
+        return math.prod(cell.kernel.shape) + math.prod(cell.recurrent_kernel.shape)
+    if _attention_width(layer):
+        return sum(math.prod(getattr(layer, name).kernel.shape) for name in _PROJECTIONS)
+    return sum(math.prod(getattr(layer, name).shape) for name in _KERNELS if getattr(layer, name, None) is not None)
+
+
+def _attention_width(layer: Any) -> int:
+    """Returns the multiply-adds of one position attending to one other, all heads together."""
+    if type(layer).__name__ != "MultiHeadAttention":
+        return 0
+    return layer.num_heads * (layer.key_dim + layer.value_dim)
 
 
 def _calls(model: keras.Model) -> Iterator[tuple[Any, tuple, tuple]]:

@@ -19,7 +19,7 @@ import numpy as np
 from . import flatbuffer, metadata_tables
 from .errors import ModelError
 
-__all__ = ["LABELS_FILE", "Metadata", "Normalisation", "attach", "check_labels", "read"]
+__all__ = ["LABELS_FILE", "Metadata", "Normalisation", "attach", "check_labels", "read", "stated_runtime"]
 
 ENTRY = "TFLITE_METADATA"
 RUNTIME_ENTRY = "min_runtime_version"
@@ -118,7 +118,7 @@ def attach(
         min_runtime_version: oldest TFLite runtime that has all the ops. Default: None, what the converter wrote.
 
     Raises:
-        ModelError: damaged, or with constants behind the flatbuffer (files above 2 GB).
+        ModelError: damaged.
         ValueError: an unknown input name, a number of channels or labels that fits no tensor, or a label that is no
             line of text.
 
@@ -132,8 +132,6 @@ def attach(
     """
     normalisation = dict(normalisation or {})
     model = flatbuffer.parse(content)
-    if any(buffer.offset > 1 for buffer in model.buffers):
-        raise ModelError("Metadata needs a file below 2 GB. Received: constants behind the flatbuffer. Leave it out.")
     graph = model.subgraphs[0]
     inputs, outputs = _names(model, "inputs"), _names(model, "outputs")
     unknown = set(normalisation) - set(inputs)
@@ -199,7 +197,6 @@ def read(content: bytes) -> Metadata | None:
             kind, options = unit.get("options", (None, {}))
             if kind == "NormalizationOptions":
                 normalisation[entry.get("name", "")] = _normalisation(options)
-    runtime = _entry(model, RUNTIME_ENTRY)
     return Metadata(
         name=record.get("name", ""),
         version=record.get("version", ""),
@@ -208,8 +205,22 @@ def read(content: bytes) -> Metadata | None:
         outputs=tuple(entry.get("name", "") for entry in outputs),
         normalisation=normalisation,
         labels=_read_labels(content, outputs),
-        min_runtime_version=None if runtime is None else runtime.rstrip(b"\0").decode(errors="replace"),
+        min_runtime_version=_runtime(model),
     )
+
+
+def stated_runtime(content: bytes) -> str | None:
+    """Returns the oldest runtime that a file names, also one without other metadata; None where it names none.
+
+    Raises:
+        ModelError: damaged.
+    """
+    return _runtime(flatbuffer.parse(content))
+
+
+def _runtime(model: Any) -> str | None:
+    entry = _entry(model, RUNTIME_ENTRY)
+    return None if entry is None else entry.rstrip(b"\0").decode(errors="replace")
 
 
 def _names(model: Any, direction: str) -> list[str]:

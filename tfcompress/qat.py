@@ -1,7 +1,7 @@
 """Quantization-aware training as a Keras callback: the model is fake-quantized during ``fit`` and plain afterwards.
 
 The callback intercepts layer calls in place: weights are fake-quantized for the duration of a layer's call, and each
-point (see ``points``) passes a range tracker (see ``tracking``). What it learns, the ranges, travels with ``model.save``.
+point (see ``points``) passes a range tracker (see ``rounded_calls`` and ``tracking``). What it learns, the ranges, travels with ``model.save``.
 It converts only to prove itself (see ``proof``).
 """
 
@@ -19,6 +19,7 @@ from . import feeding, interception, phases, points, recovery, signatures, train
 from .backend import check_backend
 from .errors import TrainingError
 from .ranges import RangeAsset, TrainedRanges, hash_weights
+from .rounded_calls import RoundedCalls
 from .targets import Target
 from .targets import resolve as resolve_target
 from .tracking import ActivationRanges, Trackers, WeightRanges
@@ -144,11 +145,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self._planned_for: keras.Model | None = None
         self._trackers: Trackers | None = None
         self._interception: interception.Interception | None = None
-        self._recording: dict[str, Any] | None = None
-        self._training_now = False
-        self._training_call = False
-        self._observing = False
-        self._norms_frozen = False
+        self._calls: RoundedCalls | None = None
         self._fitting = False
         self._fresh = True
         self._quantized_from: int | None = None
@@ -189,11 +186,12 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         """
         self._begin_inference()
         recorded: dict[str, Any] = {}
-        self._recording = recorded
+        calls: RoundedCalls = self._calls  # type: ignore[assignment]
+        calls.recording = recorded
         try:
             self._subject(inputs, training=False)
         finally:
-            self._recording = None
+            calls.recording = None
             self.remove(self._subject)
         return {name: np.asarray(values, np.float32) for name, values in recorded.items()}
 
@@ -205,7 +203,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if model is not None and interception.restore(model) and self.model is not model and self.model is not None:
             interception.forget_functions(self.model)  # a distiller's, which hold the student's calls
         self._fitting = False
-        self._norms_frozen = False
+        if self._calls is not None:
+            self._calls.norms_frozen = False
         phases.leave(self)
 
     def set_model(self, model: keras.Model) -> None:
@@ -244,8 +243,9 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self._trackers.learning.assign(not freezes)  # type: ignore[union-attr]
         if self.freeze_batch_norm_epoch is not None:
             freezes = epoch >= self.freeze_batch_norm_epoch
-        if freezes and self.settled() and not self._norms_frozen:
-            self._norms_frozen = True
+        calls: RoundedCalls = self._calls  # type: ignore[assignment]
+        if freezes and self.settled() and not calls.norms_frozen:
+            calls.norms_frozen = True
             if any(isinstance(layer, keras.layers.BatchNormalization) for layer in self._layers.values()):
                 self._compile_training()
         self._epoch = epoch
@@ -259,11 +259,11 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if not self._fitting:
             self._enter()
         recovery.guard(self.model)
-        self._training_now = True
+        self._calls.training = True  # type: ignore[union-attr]
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Marks the end of a training step."""
-        self._training_now = False
+        self._calls.training = False  # type: ignore[union-attr]
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the ranges to ``state_path``, whole or not at all."""
@@ -342,7 +342,6 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self.plan = points.plan(self._subject)
         _warn_of(self.plan.skipped)
         self._planned_for = self._subject
-        self._input_points = dict(zip(signatures.input_keys(self._subject), self.plan.inputs, strict=True))
         self._trackers = Trackers(
             self._subject,
             self.plan,
@@ -352,8 +351,12 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             weight_ranges=self.weight_ranges,
         )
         self._layers = interception.layer_paths(self._subject)
+        inputs = dict(zip(signatures.input_keys(self._subject), self.plan.inputs, strict=True))
+        self._calls = RoundedCalls(self.plan, self._trackers, inputs)
         watched = {path: self._layers[path] for path in {path for path, _ in self.plan.sites}}
-        self._interception = interception.Interception(self._subject, watched, self._on_layer, self._on_model)
+        self._interception = interception.Interception(
+            self._subject, watched, self._calls.on_layer, self._calls.on_model
+        )
 
     def _enter(self) -> None:
         self._fitting = True
@@ -376,7 +379,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
     def _observe(self) -> None:
         """Gives activations their first ranges from the representative data."""
-        self._observing = True
+        calls: RoundedCalls = self._calls  # type: ignore[assignment]
+        calls.observing = True
         try:
             blocks = feeding.read_samples(
                 self._subject, self.representative_data, size=_OBSERVED_BATCH, most=_OBSERVED_SAMPLES
@@ -387,7 +391,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             self.remove(self._subject)
             raise
         finally:
-            self._observing = False
+            calls.observing = False
 
     def _begin_inference(self) -> None:
         interception.restore(self._subject)
@@ -396,7 +400,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
                 f"The callback has learned no ranges for {self._subject.name!r}. Received: an evaluation before fit. "
                 "Pass the same callback to model.fit first."
             )
-        self._training_now = False
+        self._calls.training = False  # type: ignore[union-attr]
         self._install()
 
     def _install(self) -> None:
@@ -418,57 +422,6 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
                 raise
 
         return step
-
-    def _on_model(self, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-        training = kwargs.get("training")
-        self._training_call = self._training_now if training is None else bool(training)
-        if not args and "inputs" in kwargs:  # a train_step of the user's own may call by name
-            kwargs = dict(kwargs)
-            args = (kwargs.pop("inputs"),)
-        return call(self._quantized_inputs(args[0]), *args[1:], **kwargs) if args else call(**kwargs)
-
-    def _quantized_inputs(self, inputs: Any) -> Any:
-        """Returns the model's inputs on the grids of their points: those of a dictionary by name, others by position."""
-
-        def quantize(tensor: Any, point: str | None) -> Any:
-            return tensor if point is None else self._at(point, tensor)
-
-        if isinstance(inputs, dict) and set(inputs) <= set(self._input_points):
-            return {name: quantize(tensor, self._input_points[name]) for name, tensor in inputs.items()}
-        remaining = iter(self.plan.inputs)  # type: ignore[union-attr]
-        return keras.tree.map_structure(lambda tensor: quantize(tensor, next(remaining, None)), inputs)
-
-    def _on_layer(self, path: str, index: int, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-        site = self.plan.sites.get((path, index))  # type: ignore[union-attr]
-        if site is None:
-            return call(*args, **kwargs)
-        trackers: Trackers = self._trackers  # type: ignore[assignment]
-        if self._norms_frozen and isinstance(layer, keras.layers.BatchNormalization):
-            kwargs = {**kwargs, "training": False}
-        mapping = [
-            (getattr(layer, rule.attribute), trackers.weights(path, layer, rule, training=self._training_call))
-            for rule in site.weights
-        ]
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return site.run(layer, call, args, kwargs, self._at)
-
-        outputs = interception.call_with_weights(run, mapping, args, kwargs)
-        if site.follows:
-            return trackers.like(site.follows, outputs)
-        if not site.output:
-            return outputs
-        if site.fixed:
-            return trackers.fixed(site, outputs)
-        return self._at(site.name, outputs)
-
-    def _at(self, name: str, values: Any) -> Any:
-        """Returns the values at a point as the file will hold them."""
-        learning = self._training_call or self._observing
-        rounded = self._trackers.point(name, values, training=learning)  # type: ignore[union-attr]
-        if self._recording is not None:
-            self._recording[name] = rounded
-        return rounded
 
     def _keep(self, model: keras.Model) -> None:
         ranges = self.ranges

@@ -19,11 +19,11 @@ from .errors import ConversionError
 from .precision import Rule, choose
 from .targets import Target
 
-__all__ = ["float_operators", "quantize", "quantize_weights"]
+__all__ = ["FOUR_BITS", "float_operators", "oldest_runtime", "quantize", "quantize_weights"]
 
 _MIN_MAX = "min_max_uniform_quantize"
 _BITS = {"int8": (8, 8), "int16x8": (8, 16), "int4": (4, 8)}  # of weights and activations, by precision
-_FOUR_BITS = ("CONV_2D", "FULLY_CONNECTED")  # the operators with an int4 kernel
+FOUR_BITS = ("CONV_2D", "FULLY_CONNECTED")  # the operators with an int4 kernel
 
 
 def quantize(
@@ -43,7 +43,7 @@ def quantize(
     """
     recipe = [_entry(".*", "*", _config(target, _default(target)))]
     if target.weights == "int4":
-        recipe += [_entry(".*", op, _config(target, "int4")) for op in _FOUR_BITS]
+        recipe += [_entry(".*", op, _config(target, "int4")) for op in FOUR_BITS]
     elif target.per_channel and not target.per_channel_dense:
         recipe.append(_entry(".*", "FULLY_CONNECTED", _config(target, _default(target), per_channel=False)))
     found = _operators(content)
@@ -99,6 +99,76 @@ def float_operators(content: bytes, rules: Sequence[Rule]) -> set[str]:
     chosen = choose(rules, [(op.name, op.names) for op in found])
     kept = [rule is not None and rule.precision is None for rule in chosen]
     return {name for operator, is_float in zip(found, kept, strict=True) if is_float for name in operator.outputs}
+
+
+# The first runtimes with a kernel for these types: TensorFlow's lite/tools/versioning/op_version.cc and runtime_version.cc.
+_EARLY_INT8 = [
+    "ADD",
+    "AVERAGE_POOL_2D",
+    "CONCATENATION",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "DEQUANTIZE",
+    "FULLY_CONNECTED",
+    "L2_NORMALIZATION",
+    "LOGISTIC",
+    "LOG_SOFTMAX",
+    "MAX_POOL_2D",
+    "MAXIMUM",
+    "MEAN",
+    "MINIMUM",
+    "MUL",
+    "PACK",
+    "PAD",
+    "QUANTIZE",
+    "RELU6",
+    "RESHAPE",
+    "RESIZE_BILINEAR",
+    "SOFTMAX",
+    "SPLIT",
+    "STRIDED_SLICE",
+    "SUB",
+    "TANH",
+    "TRANSPOSE",
+]
+_HYBRID = {"CONV_2D": (2, 4, 0), "DEPTHWISE_CONV_2D": (2, 3, 0), "FULLY_CONNECTED": (2, 17, 0)}
+
+
+def oldest_runtime(content: bytes, *, written: str | None = None) -> str:
+    """Returns the oldest TensorFlow whose interpreter has kernels for the types in a file of ai-edge-quantizer.
+
+    That library leaves what the float file said, which knows nothing of int4 weights or int16 activations.
+
+    Args:
+        content: bytes of the finished file.
+        written: what the float file said. Default: nothing.
+
+    Example:
+        >>> import keras
+        >>> from .lowering import lower_keras
+        >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])
+        >>> oldest_runtime(lower_keras(model).content, written="1.5.0")
+        '1.5.0'
+    """
+    model = flatbuffer.parse(content)
+    found = [tuple(int(part) for part in (written or "1.5.0").split("."))]
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            op = flatbuffer.op_name(model, operator)
+            tensors = [graph.tensors[int(index)] for index in operator.inputs if int(index) >= 0]
+            types = [flatbuffer.type_name(tensor) for tensor in tensors]
+            results = [flatbuffer.type_name(graph.tensors[int(index)]) for index in operator.outputs]
+            if "INT4" in types:
+                found.append((2, 18, 0) if "INT16" in types else (2, 11, 0))
+            elif "INT16" in results:
+                found.append((2, 6, 0))
+            elif "INT8" in results:
+                found.append((1, 14, 0) if op in _EARLY_INT8 else (2, 5, 0))
+            elif op in _HYBRID and types[1] == "INT8":
+                found.append(_HYBRID[op])
+            elif op == "DEQUANTIZE" and types[0] == "FLOAT16":
+                found.append((1, 15, 0))
+    return ".".join(map(str, max(found)))
 
 
 class _Operator(NamedTuple):
@@ -166,7 +236,7 @@ def _ruled(operator: _Operator, rule: Rule, target: Target) -> dict[str, Any]:
     if rule.precision is None:
         return _entry(regex, "*", None)
     precision = rule.precision
-    if precision == "int4" and operator.name not in _FOUR_BITS:
+    if precision == "int4" and operator.name not in FOUR_BITS:
         precision = "int8"
     per_channel = target.per_channel and (target.per_channel_dense or operator.name != "FULLY_CONNECTED")
     return _entry(regex, "*", _config(target, precision, per_channel=per_channel))
@@ -190,7 +260,8 @@ def _run(content: bytes, recipe: list[dict[str, Any]], ranges: dict[str, Any] | 
     from ai_edge_quantizer import quantizer
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        silent = io.StringIO()  # its progress bar shows for larger models whatever is asked for
+        with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warning: Enabling `experimental_preserve_all_tensors`")
             library = quantizer.Quantizer(bytearray(content), recipe)
             result = library.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
@@ -200,4 +271,4 @@ def _run(content: bytes, recipe: list[dict[str, Any]], ranges: dict[str, Any] | 
             f"ai-edge-quantizer refused the model: {reason[:300]}. Use the other back end (--backend=tensorflow) or leave "
             "the operator in float by a precision rule."
         ) from error
-    return bytes(result.quantized_model)
+    return flatbuffer.with_constants_inside(bytes(result.quantized_model))

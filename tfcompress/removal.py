@@ -4,6 +4,7 @@ Which channels belong together is found by ``channels``; how much each matters b
 takes in time is measured by ``shrinking``.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,8 @@ def choose(
 ) -> set[int]:
     """Returns the labels of the channels that go when a fraction of them must.
 
-    The number kept in each block is rounded up to ``multiple_of``; among equal scores the earlier channels go first.
+    The number kept in each block is rounded up to ``multiple_of``, where groups lose equal numbers to steps of at least that
+    many channels; among equal scores the earlier channels go first.
 
     Args:
         plan: the model's channels.
@@ -56,10 +58,16 @@ def choose(
     for block in blocks:
         labels = block.labels.tolist()
         wanted = sum(label not in doomed for label in labels) if jointly else len(labels) * (1 - sparsity)
-        kept = min(len(labels), max(1, -(-round(wanted, 6) // multiple_of)) * multiple_of)
+        kept = _rounded(wanted, block, multiple_of)
         order = sorted(range(len(labels)), key=lambda i: (scores[labels[i]], i))
-        removed.update(labels[i] for i in order[: len(labels) - int(kept)])
+        removed.update(labels[i] for i in order[: len(labels) - kept])
     return removed
+
+
+def _rounded(wanted: float, block: channels.Block, multiple_of: int) -> int:
+    """Returns how many labels of a block stay when ``wanted`` would."""
+    step = -(-multiple_of // block.copies)
+    return min(len(block.labels), max(1, math.ceil(round(wanted, 6) / step)) * step)
 
 
 def _eligible(plan: channels.ChannelPlan, layers: layer_choice.Layers, model: Any) -> list[channels.Block]:
@@ -116,8 +124,7 @@ def emptied(plan: channels.ChannelPlan, model: keras.Model, *, multiple_of: int 
     for block in plan.blocks:
         labels = block.labels.tolist()
         empty = [label for label in labels if label not in alive]
-        kept = min(len(labels), max(1, -(-(len(labels) - len(empty)) // multiple_of)) * multiple_of)
-        removed.update(empty[: len(labels) - kept])
+        removed.update(empty[: len(labels) - _rounded(len(labels) - len(empty), block, multiple_of)])
     return removed
 
 
@@ -138,9 +145,10 @@ def remove(model: keras.Model, plan: channels.ChannelPlan, removed: set[int]) ->
         config = layer.get_config()
         labels = plan.widths.get(paths.get(id(layer), ""))
         if labels is not None:
-            width = len(kept(labels))
+            width = len(kept(labels.ravel()))
             if "target_shape" in config:
-                config["target_shape"] = (*config["target_shape"][:-1], width)
+                groups = labels.shape[:-1]  # (), or (groups,) where the channels are divided
+                config["target_shape"] = (*config["target_shape"][: -labels.ndim], *groups, width // math.prod(groups))
             else:
                 config["filters" if "filters" in config else "units"] = width
         return type(layer).from_config(config)

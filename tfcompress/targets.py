@@ -152,6 +152,7 @@ TARGETS: dict[str, Target] = {
         _int8("ethos-u", "Arm Ethos-U, to be compiled by Vela", operators=operators.ETHOS_U, static=True, by_rule=True),
     )
 }
+"""The named targets: what a file is for, by name."""
 
 
 def resolve(target: "str | Target") -> Target:

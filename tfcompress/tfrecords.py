@@ -61,7 +61,7 @@ class Feature:
 
 
 def read_feature_map(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, Feature]:
-    """Returns the feature of each input, from a dictionary or a JSON file of one.
+    """Returns the feature of each input, from a dictionary or a JSON or YAML file of one.
 
     ``{"image": {"feature": "image/encoded", "kind": "image"}, "age": "age"}``: a text alone is the name of a list of
     values.
@@ -70,7 +70,7 @@ def read_feature_map(source: str | os.PathLike | Mapping[str, Any]) -> dict[str,
         source: by input name a ``Feature``, a feature's name, or a dictionary of a ``Feature``'s fields.
 
     Raises:
-        DataError: the file is missing, not JSON, or says something else.
+        DataError: the file is missing, not JSON or YAML, or says something else.
 
     Example:
         >>> read_feature_map({"x": "values", "image": {"feature": "png", "kind": "image"}})["x"]
@@ -79,18 +79,32 @@ def read_feature_map(source: str | os.PathLike | Mapping[str, Any]) -> dict[str,
     place = "the feature map"
     if isinstance(source, str | os.PathLike):
         place = str(source)
-        try:
-            source = json.loads(Path(source).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"The feature map must be readable. Received: {place} ({error.strerror}).") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"A feature map must be JSON. Received: {place} ({one_line(error)}).") from error
+        source = _loaded(Path(source))
     if not isinstance(source, Mapping) or not source:
         raise DataError(
             f"A feature map must name the feature of each input. Received: {place} without any. "
             'Write {"INPUT": {"feature": "NAME", "kind": "image"}}.'
         )
     return {str(name): _feature(name, entry, place) for name, entry in source.items()}
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix in (".yaml", ".yml"):
+            import yaml
+
+            try:
+                return yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise DataError(f"A feature map must be YAML. Received: {path} ({one_line(error)}).") from error
+        return json.loads(text)
+    except OSError as error:
+        raise DataError(f"The feature map must be readable. Received: {path} ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"A feature map must be JSON. Received: {path} ({one_line(error)}). Name it .yaml if it is."
+        ) from error
 
 
 def _feature(name: str, entry: Any, place: str) -> Feature:

@@ -19,8 +19,10 @@ from . import torch_files
 from .errors import ModelError
 from .quiet import converter_silenced
 
-__all__ = ["Opened", "evaluating", "frameworks", "is_torch", "open_module"]
+__all__ = ["Opened", "evaluating", "frameworks", "is_torch", "open_module", "run_on_example"]
 
+_PICTURES = 4  # axes of an input that holds pictures
+_MOST_COLOURS = 4
 _ALLOW = "If you trust the file, pass --allow_unsafe (allow_unsafe=True in Python)."
 _HOW_TO_EXPORT = (
     "Export the module that it was made from: torch.export.save(torch.export.export(module.eval(), "
@@ -140,6 +142,44 @@ def evaluating(module: Any) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+def run_on_example(run: Callable[[], Any], examples: Mapping[str, Any], name: str) -> Any:
+    """Returns what ``run`` does, the model on its example.
+
+    Args:
+        run: calls the model.
+        examples: tensors by input name as ``forward`` takes them, for the message.
+        name: how messages name the model.
+
+    Raises:
+        ModelError: the model failed; where a shape looks channels last, the message has it the other way round.
+    """
+    try:
+        return run()
+    except Exception as error:  # a module may raise anything
+        shapes = {key: tuple(tensor.shape) for key, tensor in examples.items()}
+        text = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
+        turned = [
+            f"{key}:{shape[0]},{shape[3]},{shape[1]},{shape[2]}"
+            for key, shape in shapes.items()
+            if len(shape) == _PICTURES and shape[3] <= _MOST_COLOURS < shape[1]
+        ]
+        advice = (
+            f" Shapes and sample inputs are as forward takes them, channels first, also with --nhwc: {', '.join(turned)}."
+            if turned
+            else " Give the shapes that forward takes (--input_shape, --sample_inputs)."
+        )
+        raise ModelError(
+            f"The model must run on its example. Received: {name} on {text} ({_reason(error)}).{advice}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Returns an error's first line, or what TorchScript's interpreter says at the end."""
+    lines = str(error).strip().splitlines()
+    last = lines[-1].partition(": ")[2] if len(lines) > 1 and "TorchScript interpreter" in lines[0] else ""
+    return (last or first_line(error)).rstrip(".")
 
 
 def _load(path: str, torch: Any, allow_unsafe: bool, debug: bool) -> Any:
@@ -270,6 +310,8 @@ def _from_script(
     names = tuple(re.sub(r"\W", "_", argument.name) for argument in arguments if not argument.has_default_value())
     examples = shapes(names)
     with quietly(debug=debug), evaluating(model):
+        with torch.no_grad():
+            run_on_example(lambda: model(*(examples[key] for key in names)), examples, name)
         try:
             from torch._export.converter import TS2EPConverter
 

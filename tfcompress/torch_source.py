@@ -46,7 +46,8 @@ def lower_torch(
         model: a ``torch.nn.Module``, a scripted or traced one, an ``ExportedProgram``, or the path of a ``.pt2``, ``.pt``,
             ``.pth`` or ``.ptl`` file.
         sample_inputs: arrays or tensors (n, ...) by input name, as a list in the order of the inputs, or one alone, or the
-            path of a ``.npy`` or ``.npz`` file of them; in PyTorch's layout, also with ``nhwc``. Default: those recorded in a ``.pt2`` file, or made from ``input_shapes``.
+            path of a ``.npy`` or ``.npz`` file of them; in PyTorch's layout, also with ``nhwc``. Default: those recorded
+            in a ``.pt2`` file, or made from ``input_shapes``.
         input_shapes: shape by input name, in PyTorch's layout, float32; a leading None is a dynamic batch, a number fixes
             it. Default: None.
         nhwc: whether inputs of four axes are turned from (n, c, h, w) to (n, h, w, c), which saves a TRANSPOSE each.
@@ -59,7 +60,8 @@ def lower_torch(
         the PyTorch model.
 
     Raises:
-        ModelError: PyTorch is not installed; the file is damaged, unsafe, or holds weights only; no example inputs.
+        ModelError: PyTorch is not installed; the file is damaged, unsafe, or holds weights only; no example inputs, or
+            the model fails on them.
         ConversionError: the model cannot be exported or expressed in TFLite's ops, or a weight is not finite.
         TypeError: not a PyTorch model.
 
@@ -89,8 +91,8 @@ def lower_torch(
         name: tensor.permute(0, 2, 3, 1).contiguous() if name in images else tensor for name, tensor in examples.items()
     }
     with torch_modules.quietly(debug=debug), torch_modules.evaluating(adapter), torch.no_grad():
+        outputs = torch_modules.run_on_example(lambda: adapter.names(fed), examples, opened.name)
         try:
-            outputs = adapter.names(fed)
             exported = litert_torch.convert(adapter, (), dict(fed)).model_content()
         except Exception as error:  # PyTorch and the converter raise many kinds, none of a common parent
             raise ConversionError(

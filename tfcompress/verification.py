@@ -127,7 +127,8 @@ def forbidden_floats(
 ) -> list[str]:
     """Returns the names of the float tensors that an integer target does not allow.
 
-    Allowed are float inputs and outputs where the target has them, and the tensors that only permitted operators touch.
+    Allowed are float inputs and outputs where the target has them, the tensors that only permitted operators touch, and the
+    intermediates of integer LSTMs, which hold no values.
 
     Args:
         content: the bytes of the file.
@@ -146,7 +147,7 @@ def forbidden_floats(
             allowed.update(int(index) for index in graph.inputs)
         if target.output_type == "float32":
             allowed.update(int(index) for index in graph.outputs)
-        allowed |= _touched_by_permitted(model, graph, allow_float, kept)
+        allowed |= _touched_by_permitted(model, graph, allow_float, kept) | _scales_alone(graph)
         for index, tensor in enumerate(graph.tensors):
             if index not in allowed and flatbuffer.type_name(tensor) in flatbuffer.FLOAT_TYPES:
                 names.append(flatbuffer.tensor_name(tensor))
@@ -168,6 +169,16 @@ def float_operators(content: bytes) -> dict[str, list[str]]:
             if op != "DEQUANTIZE" and any(flatbuffer.type_name(t) in flatbuffer.FLOAT_TYPES for t in results):
                 found.setdefault(op, {})[layer] = None
     return {op: list(layers) for op, layers in found.items()}
+
+
+def _scales_alone(graph: Any) -> set[int]:
+    """Returns the tensors between the gates of integer LSTMs: float by type, but they carry a scale and no values."""
+    found: set[int] = set()
+    for operator in graph.operators:
+        results = [flatbuffer.type_name(graph.tensors[int(index)]) for index in operator.outputs]
+        if operator.intermediates is not None and not set(results) & set(flatbuffer.FLOAT_TYPES):
+            found.update(int(index) for index in operator.intermediates)
+    return found
 
 
 def _touched_by_permitted(model: Any, graph: Any, allow_float: Sequence[str], kept: Collection[str]) -> set[int]:

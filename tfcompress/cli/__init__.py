@@ -12,12 +12,19 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ..errors import TfcompressError
-from . import compare, convert, devices, inspect, measure
+from . import compare, convert, devices, inspect, measure, zoo
 from .parsing import UsageError
 
 __all__ = ["guarded", "main"]
 
-_COMMANDS = {"convert": convert, "measure": measure, "inspect": inspect, "compare": compare, "devices": devices}
+_COMMANDS = {
+    "convert": convert,
+    "measure": measure,
+    "inspect": inspect,
+    "compare": compare,
+    "devices": devices,
+    "zoo": zoo,
+}
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "tfcompress") -> int:

@@ -23,12 +23,17 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "data",
         None,
-        "what both see: .npy, .npz or a folder of images; without it random inputs from the input's range",
+        "what both see: .npy, .npz, a folder of images, or script.py:function; without it random inputs from the input's "
+        "range",
         flag_values=values,
     )
     flags.DEFINE_integer("samples", None, "how many samples; without it 32, or 8 random ones", 1, flag_values=values)
-    flags.DEFINE_enum(
-        "scaling", None, ["zero_one", "minus_one_one", "raw"], "how pixels of images become inputs", flag_values=values
+    flags.DEFINE_string(
+        "scaling",
+        None,
+        "how pixels of images become inputs: zero_one, minus_one_one, raw, imagenet_torch, imagenet_caffe, or "
+        "mean=R,G,B;std=R,G,B",
+        flag_values=values,
     )
     flags.DEFINE_float("threshold_db", 20.0, "tensors part below this SQNR in decibels", flag_values=values)
     flags.DEFINE_float("steps", 1.0, "tensors differ above this many quantization steps", 0.0, flag_values=values)

@@ -12,7 +12,17 @@ from absl import flags
 from ..errors import ConversionError, DataError
 from ..files import check_distinct, check_exists, check_writable, write_atomically
 from ..targets import BACKENDS, TARGETS, Target
-from .parsing import UsageError, help_text, new_flags, parse, parse_overrides, parse_shapes, show
+from .parsing import (
+    PAGES,
+    UsageError,
+    check_report,
+    help_text,
+    new_flags,
+    parse,
+    parse_overrides,
+    parse_shapes,
+    show,
+)
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -21,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["SUMMARY", "run"]
 
 SUMMARY = "make a .tflite file from a Keras or PyTorch model or a SavedModel"
-REPORTS = (".html", ".htm", ".json", ".txt")
 _EXAMPLE = "{program} --model=model.keras --representative_data=images/ --output=model.tflite"
 
 
@@ -195,8 +204,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     )
     check_exists(values.model)
     check_writable(values.output, overwrite=values.overwrite)
-    if values.report and Path(values.report).suffix.lower() not in REPORTS:
-        raise UsageError(f"--report must name a {', '.join(REPORTS)} file. Received: {values.report!r}.")
+    check_report(values.report)
     for path in (values.json, values.report, values.save_calibration):
         if path and path != "-":
             check_writable(path, overwrite=values.overwrite)
@@ -250,7 +258,9 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     if values.bundle:
         from .. import bundle
 
-        facts = dict(line.split(maxsplit=1) for line in str(result).splitlines()[1:])
+        facts: dict[str, str] = {}
+        for word, text in result.facts:  # a card has one row for each word
+            facts[word] = f"{facts[word]}; {text}" if word in facts else text
         bundle.write(
             result.tflite,
             values.bundle,
@@ -273,7 +283,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         written.append(values.report)
     if values.json and values.json != "-":
         write_atomically(values.json, record + "\n", overwrite=values.overwrite)
-    show(record if values.json == "-" else f"{result}\nwrote    {', '.join(written)}")
+    show(record if values.json == "-" else "\n".join([str(result), *(f"wrote    {path}" for path in written)]))
     return 0
 
 
@@ -294,7 +304,7 @@ def _report(result: Any, layers: tuple, record: str, values: flags.FlagValues) -
     from ..reporting.layers import conversion_report, conversion_text
 
     suffix = Path(values.report).suffix.lower()
-    if suffix in (".html", ".htm"):
+    if suffix in PAGES:
         conversion_report(result, values.report, layers=layers, overwrite=values.overwrite)
     else:
         text = record if suffix == ".json" else conversion_text(result, layers)

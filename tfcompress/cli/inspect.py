@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
 from ..files import check_writable, write_atomically
-from .parsing import help_text, new_flags, parse
+from .parsing import PAGES, check_report, help_text, new_flags, parse
 
 __all__ = ["SUMMARY", "run"]
 
@@ -20,7 +21,12 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string("model", None, "a .tflite file, also one that LiteRT refuses", flag_values=values)
     flags.DEFINE_bool("run", True, "try in a child process whether LiteRT runs the file", flag_values=values)
     flags.DEFINE_string("json", None, "also write everything as JSON; - is stdout", flag_values=values)
-    flags.DEFINE_string("report", None, "also write a self-contained HTML page with plots", flag_values=values)
+    flags.DEFINE_string(
+        "report",
+        None,
+        "also write it to a file: .html a self-contained page with plots, .json, or .txt",
+        flag_values=values,
+    )
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
     return values
 
@@ -31,6 +37,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     if parse(values, arguments, required=("model",)):
         print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
+    check_report(values.report)
     for path in (values.json, values.report):
         if path and path != "-":
             check_writable(path, overwrite=values.overwrite)
@@ -44,8 +51,11 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         print(found)
         if values.json:
             write_atomically(values.json, record, overwrite=values.overwrite)
-    if values.report:
+    if values.report and Path(values.report).suffix.lower() in PAGES:
         from ..reporting.layers import inspection_report
 
         inspection_report(found, values.report, overwrite=values.overwrite)
+    elif values.report:
+        text = record if Path(values.report).suffix.lower() == ".json" else f"{found}\n"
+        write_atomically(values.report, text, overwrite=values.overwrite)
     return 0

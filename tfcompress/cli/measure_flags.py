@@ -65,7 +65,10 @@ def measure_flags() -> flags.FlagValues:
     switch("xnnpack", "let XNNPACK take over parts of the graph", True)
     flags.DEFINE_list("cpus", [], "numbers of the processors to run on, for instance 0,1", flag_values=values)
     flags.DEFINE_list(
-        "metric", ["top1"], "top1, top5, auc, mse, exact, coco_map, coco_map50, or path.py:function; several", flag_values=values
+        "metric",
+        ["top1"],
+        "top1, top5, auc, mse, exact, coco_map, coco_map50, or path.py:function; several",
+        flag_values=values,
     )
     switch("confusion", "count answers by label")
     text("reference", "outputs (.npz, .npy) or a .tflite file to compare the answers with")

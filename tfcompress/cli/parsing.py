@@ -6,12 +6,26 @@ Each command has a ``FlagValues`` of its own, so that two commands never see eac
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
 from ..errors import OutputError
 
-__all__ = ["UsageError", "help_text", "new_flags", "parse", "parse_overrides", "parse_shapes", "show"]
+__all__ = [
+    "PAGES",
+    "UsageError",
+    "check_report",
+    "help_text",
+    "new_flags",
+    "parse",
+    "parse_overrides",
+    "parse_shapes",
+    "show",
+]
+
+PAGES = (".html", ".htm")
+_REPORTS = (*PAGES, ".json", ".txt")
 
 
 class UsageError(Exception):
@@ -54,6 +68,19 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, required: Seque
     if empty:
         raise UsageError(f"--{empty[0]} must not have an empty entry. Received: {','.join(values[empty[0]].value)!r}.")
     return False
+
+
+def check_report(path: str | None) -> None:
+    """Checks that the name of an account says in which form it is wanted.
+
+    Raises:
+        UsageError: it ends in none of .html, .htm, .json and .txt.
+
+    Example:
+        >>> check_report("account.html")
+    """
+    if path and Path(path).suffix.lower() not in _REPORTS:
+        raise UsageError(f"--report must name a {', '.join(_REPORTS)} file. Received: {path!r}.")
 
 
 def parse_shapes(entries: Sequence[str]) -> dict[str, tuple[int | None, ...]] | None:

@@ -12,7 +12,7 @@ from .. import flatbuffer
 from ..affine import round_half_away
 from ..targets import Target
 from .activations import capture
-from .layers import assign, find_layers, is_per_channel, patches, scales_of, weights_of
+from .layers import assign, find_layers, is_per_channel, largest_integer, patches, scales_of, weights_of
 
 __all__ = ["clip_weights", "search_clips"]
 
@@ -22,17 +22,18 @@ _SAMPLES = 64
 
 
 def search_clips(
-    matrix: np.ndarray, importance: np.ndarray | None = None, *, per_channel: bool = True
+    matrix: np.ndarray, importance: np.ndarray | None = None, *, per_channel: bool = True, most: int = 127
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the clip value of each output channel that makes the int8 weights' error least.
+    """Returns the clip value of each output channel that makes the integer weights' error least.
 
-    The error of a clip value is sum importance * (w - w')**2, where w' is w clamped and rounded to int8 steps of
-    clip / 127. 26 values from the largest weight down to half of it are tried.
+    The error of a clip value is sum importance * (w - w')**2, where w' is w clamped and rounded to steps of
+    clip / most. 26 values from the largest weight down to half of it are tried.
 
     Args:
         matrix: weights (G, O, K), float.
         importance: of each weight, (G, K): the mean square of the input that it meets. Default: all 1.
         per_channel: whether each output channel has a step of its own. Default: True.
+        most: the largest integer of the weights. Default: 127.
 
     Returns:
         The clip values and their errors relative to the error without clipping, each (G, O), float64.
@@ -45,11 +46,11 @@ def search_clips(
     """
     matrix = matrix.astype(np.float64)
     weight = np.ones((matrix.shape[0], 1, matrix.shape[2])) if importance is None else importance[:, None, :]
-    largest = 127 * scales_of(matrix, per_channel=per_channel)
+    largest = most * scales_of(matrix, per_channel=per_channel, largest=most)
     errors = []
     for fraction in FRACTIONS:
-        step = largest * fraction / 127
-        rounded = np.clip(round_half_away(matrix / step), -127, 127) * step
+        step = largest * fraction / most
+        rounded = np.clip(round_half_away(matrix / step), -most, most) * step
         error = (weight * (rounded - matrix) ** 2).sum(axis=2, keepdims=True)
         errors.append(error if per_channel else np.broadcast_to(error.sum(), error.shape))
     stacked = np.stack(errors)  # (26, G, O, 1)
@@ -77,7 +78,8 @@ def clip_weights(
         matrix = weights_of(model, layer)
         inputs = capture(model, few, [layer.source], debug=debug)[layer.source]
         importance = (patches(layer, inputs, positions=_POSITIONS).astype(np.float64) ** 2).mean(axis=1)
-        clips, _ = search_clips(matrix, importance, per_channel=is_per_channel(layer, target))
+        most = largest_integer(layer, target)
+        clips, _ = search_clips(matrix, importance, per_channel=is_per_channel(layer, target), most=most)
         shortened = np.clip(matrix, -clips[..., None], clips[..., None])
         clipped += int((shortened != matrix).any(axis=2).sum())
         total += layer.channels

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import flatbuffer
+from .. import flatbuffer, stored
+from ..recipes import FOUR_BITS
 from ..targets import Target
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "bias_of",
     "find_layers",
     "is_per_channel",
+    "largest_integer",
     "mean_patch",
     "patches",
     "scales_of",
@@ -104,7 +106,7 @@ def find_layers(model: Any) -> tuple[Layer, ...]:
         op = flatbuffer.op_name(model, operator)
         if op not in _OPS or uses[int(operator.inputs[1])] > 1:
             continue
-        weights = flatbuffer.constant(model, graph.tensors[int(operator.inputs[1])])
+        weights = stored.integers(model, graph.tensors[int(operator.inputs[1])])
         if weights is None or weights.dtype not in (np.float32, np.int8):
             continue
         bias = int(operator.inputs[2]) if len(operator.inputs) > 2 and int(operator.inputs[2]) >= 0 else None
@@ -135,12 +137,18 @@ def is_per_channel(layer: Layer, target: Target) -> bool:
     return target.per_channel and (layer.op != "FULLY_CONNECTED" or target.per_channel_dense)
 
 
-def scales_of(matrix: np.ndarray, *, per_channel: bool) -> np.ndarray:
-    """Returns the size of an int8 step of each output channel, as TFLite's quantizer chooses it: max |w| / 127.
+def largest_integer(layer: Layer, target: Target) -> int:
+    """Returns the largest integer that the target has for the layer's weights: 127, or 7 with four bits."""
+    return 7 if target.weights == "int4" and layer.op in FOUR_BITS else 127
+
+
+def scales_of(matrix: np.ndarray, *, per_channel: bool, largest: int = 127) -> np.ndarray:
+    """Returns the size of a weight's step of each output channel, as the quantizers choose it: max |w| / largest.
 
     Args:
         matrix: weights (G, O, K), float.
         per_channel: whether each output channel has its own.
+        largest: the largest integer of the weights. Default: 127.
 
     Returns:
         (G, O, 1) float64, above 0; 1 where all weights are 0.
@@ -149,8 +157,8 @@ def scales_of(matrix: np.ndarray, *, per_channel: bool) -> np.ndarray:
         >>> scales_of(np.array([[[1.0, -2.54], [0.0, 1.27]]]), per_channel=True).ravel().tolist()
         [0.02, 0.01]
     """
-    largest = np.abs(matrix.astype(np.float64)).max(axis=2 if per_channel else None, keepdims=True)
-    return np.broadcast_to(np.where(largest > 0, largest / 127, 1.0), (*matrix.shape[:2], 1)).copy()
+    most = np.abs(matrix.astype(np.float64)).max(axis=2 if per_channel else None, keepdims=True)
+    return np.broadcast_to(np.where(most > 0, most / largest, 1.0), (*matrix.shape[:2], 1)).copy()
 
 
 def weights_of(model: Any, layer: Layer) -> np.ndarray:
@@ -165,7 +173,7 @@ def bias_of(model: Any, layer: Layer) -> np.ndarray:
 
 def _real(model: Any, index: int, *, axis: int) -> np.ndarray:
     tensor = model.subgraphs[0].tensors[index]
-    values = flatbuffer.constant(model, tensor)
+    values = stored.integers(model, tensor)
     real = np.asarray(values, np.float64)
     if real.size and np.asarray(values).dtype.kind == "i":
         scale = np.asarray(tensor.quantization.scale, np.float64)
@@ -190,13 +198,18 @@ def assign(model: Any, layer: Layer, slot: int, values: np.ndarray) -> None:
     operator = graph.operators[layer.number]
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
-    model.buffers.append(buffer)
     inputs = [int(index) for index in operator.inputs]
     inputs += [-1] * (slot + 1 - len(inputs))
     uses = sum(int(index) == inputs[slot] for other in graph.operators for index in other.inputs)
     if inputs[slot] >= 0 and uses == 1:
+        held = graph.tensors[inputs[slot]].buffer
+        if held and sum(tensor.buffer == held for part in model.subgraphs for tensor in part.tensors) == 1:
+            model.buffers[held] = buffer  # what nobody reads any more would stay in the file
+            return
+        model.buffers.append(buffer)
         graph.tensors[inputs[slot]].buffer = len(model.buffers) - 1
         return
+    model.buffers.append(buffer)
     tensor = schema.TensorT()
     tensor.name = f"{layer.name}/{'weights' if slot == 1 else 'bias'}/repaired".encode()
     tensor.buffer, tensor.shape = len(model.buffers) - 1, np.array(values.shape, np.int32)

@@ -13,7 +13,7 @@ from .. import flatbuffer
 from ..affine import round_half_away
 from ..targets import Target
 from .activations import capture, on_grid
-from .layers import assign, find_layers, is_per_channel, scales_of, weights_of
+from .layers import assign, find_layers, is_per_channel, largest_integer, scales_of, weights_of
 from .moments import Moments, measure_moments
 
 __all__ = ["Rounded", "choose_rounding", "round_weights"]
@@ -46,7 +46,9 @@ class Rounded:
     skipped: Mapping[str, str]
 
 
-def choose_rounding(weights: np.ndarray, scales: np.ndarray, moments: Moments, *, meant: np.ndarray) -> np.ndarray:
+def choose_rounding(
+    weights: np.ndarray, scales: np.ndarray, moments: Moments, *, meant: np.ndarray, most: int = 127
+) -> np.ndarray:
     """Returns integers next to weights / scales, chosen so that the layer's output error is small.
 
     First AdaRound's relaxation: h = clip(1.2 * sigmoid(v) - 0.1, 0, 1) is the part rounded up, and Adam minimises the
@@ -59,9 +61,10 @@ def choose_rounding(weights: np.ndarray, scales: np.ndarray, moments: Moments, *
         scales: (G, O, 1), the size of a step.
         moments: the output error as a quadratic form around ``meant``.
         meant: (G, O, K), the weights whose outputs are wanted; those before clipping.
+        most: the largest integer of the weights. Default: 127.
 
     Returns:
-        (G, O, K) float64 of whole numbers in [-127, 127].
+        (G, O, K) float64 of whole numbers in [-most, most].
 
     Example:
         >>> gram = np.full((1, 2, 2), 1.0)  # both inputs always equal: the errors of both weights should cancel
@@ -75,15 +78,15 @@ def choose_rounding(weights: np.ndarray, scales: np.ndarray, moments: Moments, *
     samples instead of batches of them, and adds the flips.
     """
     ratio = weights / scales
-    # The largest weight sets the scale: it must stay where it is, at 127, whatever float arithmetic makes of it.
+    # The largest weight sets the scale: it must stay where it is, at ``most``, whatever float arithmetic makes of it.
     whole = round_half_away(ratio)
     floor = np.where(np.abs(ratio - whole) < 1e-4, whole, np.floor(ratio))
     free = np.abs(ratio - whole) >= 1e-4
-    nearest = np.clip(whole, -127, 127)
-    relaxed = np.clip(np.where(free, floor + _relax(ratio, floor, scales, moments, meant), floor), -127, 127)
+    nearest = np.clip(whole, -most, most)
+    relaxed = np.clip(np.where(free, floor + _relax(ratio, floor, scales, moments, meant), floor), -most, most)
     wins = moments.error(relaxed * scales - meant) < moments.error(nearest * scales - meant)
     start = np.where(wins[..., None], relaxed, nearest)
-    return _flip(start, floor, free, scales, moments, meant)
+    return _flip(start, floor, free, scales, moments, meant, most)
 
 
 def _relax(ratio: np.ndarray, floor: np.ndarray, scales: np.ndarray, moments: Moments, meant: np.ndarray) -> np.ndarray:
@@ -116,7 +119,13 @@ def _relax(ratio: np.ndarray, floor: np.ndarray, scales: np.ndarray, moments: Mo
 
 
 def _flip(
-    integers: np.ndarray, floor: np.ndarray, free: np.ndarray, scales: np.ndarray, moments: Moments, meant: np.ndarray
+    integers: np.ndarray,
+    floor: np.ndarray,
+    free: np.ndarray,
+    scales: np.ndarray,
+    moments: Moments,
+    meant: np.ndarray,
+    most: int,
 ) -> np.ndarray:
     """Returns the integers after the best single flips of each output channel, until none lowers its error."""
     integers = integers.copy()
@@ -126,7 +135,7 @@ def _flip(
     g, o = np.mgrid[:groups, :rows]
     for _ in range(2 * columns):
         up = np.where(integers > floor, -1.0, 1.0)
-        up = np.where(free & (np.abs(integers + up) <= 127), up, 0.0)
+        up = np.where(free & (np.abs(integers + up) <= most), up, 0.0)
         gains = -(up * scales * slope + np.abs(up) * bend)
         best = gains.argmax(axis=2)
         gain = np.take_along_axis(gains, best[..., None], axis=2)[..., 0]
@@ -177,9 +186,10 @@ def round_weights(
         wanted = capture(original, samples, [twin.source], debug=debug)[twin.source]
         got = on_grid(capture(model, samples, [layer.source], debug=debug)[layer.source], ranges.get(source))
         moments = measure_moments(layer, meant, wanted, got, positions=_POSITIONS, seed=seed)
-        scales = scales_of(weights, per_channel=is_per_channel(layer, target))
-        integers = choose_rounding(weights, scales, moments, meant=meant)
-        nearest = np.clip(round_half_away(weights / scales), -127, 127)
+        most = largest_integer(layer, target)
+        scales = scales_of(weights, per_channel=is_per_channel(layer, target), largest=most)
+        integers = choose_rounding(weights, scales, moments, meant=meant, most=most)
+        nearest = np.clip(round_half_away(weights / scales), -most, most)
         before = float(moments.error(nearest * scales - meant).sum())
         after = float(moments.error(integers * scales - meant).sum())
         ratios[layer.name] = min(after / before, 1.0) if before > 0 else 1.0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..account import LABEL
 from ..files import check_writable, write_atomically
 from ..inspection import Inspection, inspect
 from ..listing import decibel_text, fields, report_table
@@ -100,7 +101,7 @@ def conversion_text(conversion: "Conversion", layers: Sequence[LayerReport] = ()
     worst = ", ".join(f"#{e.index} {e.layer} ({decibel_text(_loss(e))} dB)" for e in ranking(_errors(layers), count=5))
     pairs = [("bytes", kinds), *([("loses", f"most in {worst}")] if worst else [])]
     table = ["", report_table(layers)] if layers else []
-    return "\n".join([str(conversion), *fields(pairs, label_width=9), *table])
+    return "\n".join([str(conversion), *fields(pairs, label_width=LABEL), *table])
 
 
 def _write(
@@ -126,7 +127,7 @@ def _write(
         title=title,
         found=found,
         conversion=conversion,
-        notes=str(conversion).splitlines()[1:] if conversion is not None else [],
+        facts=conversion.facts if conversion is not None else (),
         reports={report.operation.index: report for report in layers},
         worst=worst,
         has_own=any(error.own_sqnr_db is not None for error in errors),

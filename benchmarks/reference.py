@@ -1,0 +1,213 @@
+"""The case ``reference`` of ``accuracy.py``: what each kind of compression costs and wins, on one table.
+
+Models of the zoo are trained on data that are learned here within minutes (``examples/``), and compressed in every way;
+all int8 files of a model run in turns. The same training continues for the same number of epochs in each fine-tuned row.
+"""
+
+import dataclasses
+import gc
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "examples"))
+
+import flow
+
+ROWS = (
+    "float32",
+    "int8 post-training",
+    "int8 QAT",
+    "int8 pruned 50 %",
+    "int8 pruned 75 %",
+    "int8 half the multiply-adds",
+    "int8 distilled",
+)
+FIGURES = ("accuracy", "size_bytes", "gzip_bytes", "median_ms")
+TEACHER_EPOCHS = 12
+COMMAND = "python benchmarks/accuracy.py --cases=reference --reference={name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model and what it learns.
+
+    Attributes:
+        title: for the table.
+        make: returns the task, given the folder of all shared data; ``None`` is for embedded data.
+        recipe: how it is trained.
+    """
+
+    title: str
+    make: Callable[[Path], flow.Task]
+    recipe: flow.Recipe
+
+
+def digits(shared: Path) -> flow.Task:
+    """Returns the demo's network on scikit-learn's digits."""
+    import keras
+
+    from tfcompress.demo import build_model
+    from tfcompress.digits import load_digits
+
+    data = load_digits()
+
+    def teacher() -> Any:
+        layers = keras.layers
+        image = keras.Input((8, 8, 1), name="image")
+        x = image
+        for filters in (64, 64, 128):
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+        return keras.Model(image, layers.Dense(10)(layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))))
+
+    return flow.Task(
+        title="digits",
+        build=lambda: build_model(seed=0),
+        teacher=teacher,
+        x=data.x_train,
+        y=data.y_train,
+        test=(data.x_test, data.y_test),
+    )
+
+
+def example(module: str, folder: str) -> Callable[[Path], flow.Task]:
+    """Returns what makes the task of an example."""
+
+    def make(shared: Path) -> flow.Task:
+        found = __import__(module).make_task(shared / "data" / folder)
+        # One target for all rows of the table, whatever the example is for.
+        return dataclasses.replace(found, target="cpu-int8", metric="top1", answer=None)
+
+    return make
+
+
+SUBJECTS = {
+    "digits": Subject(
+        "small separable CNN, digits", digits, flow.Recipe(epochs=20, compressed_epochs=12, batch_size=64)
+    ),
+    "motions": Subject(
+        "separable CNN, motions",
+        example("motions", "motions"),
+        flow.Recipe(epochs=60, compressed_epochs=30, batch_size=8),
+    ),
+    "spoken_digits": Subject(
+        "DS-CNN, spoken digits", example("spoken_digits", "spoken_digits"), flow.Recipe(epochs=14, compressed_epochs=6)
+    ),
+    "sms_spam": Subject(
+        "embedding + Conv1D, SMS spam",
+        example("sms_spam", "sms_spam"),
+        flow.Recipe(epochs=8, compressed_epochs=4, batch_size=64),
+    ),
+    "cifar10": Subject(
+        "residual CNN, CIFAR-10 (2000)",
+        example("cifar10", "cifar10"),
+        flow.Recipe(epochs=40, compressed_epochs=16, batch_size=64),
+    ),
+}
+
+
+def make_files(task: flow.Task, recipe: flow.Recipe, folder: Path, *, seed: int, teacher: Any) -> dict[str, Path]:
+    """Trains and compresses with one seed; returns the file of each row."""
+    import keras
+
+    import tfcompress as tfc
+
+    representative = task.x[: flow.REPRESENTATIVE]
+    steps = len(flow.batches(task, recipe, seed))
+    later = {"seed": seed, "epochs": recipe.compressed_epochs, "rate": flow.LATER_RATE * recipe.learning_rate}
+    paths: dict[str, Path] = {}
+
+    def write(row: str, model: Any, target: str = "cpu-int8") -> None:
+        paths[row] = folder / f"{ROWS.index(row)}.tflite"
+        result = tfc.convert(model, target=target, representative_data=representative, **task.settings)
+        result.save(paths[row], overwrite=True)
+
+    def again() -> Any:
+        return keras.models.load_model(folder / "float.keras", compile=False)
+
+    keras.utils.set_random_seed(seed)
+    model = task.build()
+    flow.fit(model, task, recipe, what="float", seed=seed, epochs=recipe.epochs, rate=recipe.learning_rate)
+    model.save(folder / "float.keras")
+    write("float32", model, "float32")
+    write("int8 post-training", model)
+    aware = again()
+    flow.fit(aware, task, recipe, what="QAT", callbacks=[tfc.QuantizationAwareTraining()], **later)
+    write("int8 QAT", aware)
+    for row, sparsity in (("int8 pruned 50 %", 0.5), ("int8 pruned 75 %", 0.75)):
+        sparse = again()
+        end = max(1, recipe.compressed_epochs * steps // 2)
+        ramp = tfc.schedules.Polynomial(final=sparsity, begin=0, end=end)
+        pruning = tfc.MagnitudePruning(ramp, frequency=max(1, steps // 8))
+        flow.fit(sparse, task, recipe, what=f"pruning {sparsity:.0%}", callbacks=[pruning], **later)
+        write(row, sparse)
+    smaller = tfc.remove_channels(again(), multiply_adds=0.5, multiple_of=4)
+    flow.fit(smaller, task, recipe, what="smaller", **later)
+    write("int8 half the multiply-adds", smaller)
+    if teacher is not None:
+        keras.utils.set_random_seed(seed)
+        student = task.build()
+        options = {"epochs": recipe.epochs, "rate": recipe.learning_rate, "seed": seed}
+        flow.fit(student, task, recipe, what="distilled", teacher=teacher, **options)
+        write("int8 distilled", student)
+    return paths
+
+
+def run(name: str, shared: Path, seeds: int, *, quick: bool = False) -> dict[str, dict[str, list[float]]]:
+    """Returns the figures of each row, a value per seed, for one subject."""
+    import keras
+
+    import tfcompress as tfc
+
+    subject = SUBJECTS[name]
+    task, recipe = subject.make(shared), subject.recipe.quick() if quick else subject.recipe
+    teacher = None
+    if task.teacher is not None:
+        keras.utils.set_random_seed(0)
+        teacher = task.teacher()
+        epochs = min(TEACHER_EPOCHS, recipe.epochs)
+        flow.fit(teacher, task, recipe, what="teacher", seed=0, epochs=epochs, rate=recipe.learning_rate)
+    found: dict[str, dict[str, list[float]]] = {}
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as place:
+            paths = make_files(task, recipe, Path(place), seed=seed, teacher=teacher)
+            measured = tfc.measure(
+                [str(path) for path in paths.values()], task.test, metric=task.metric, interleave=True
+            )
+        for row, each in zip(paths, measured, strict=True):
+            figures = dict(
+                zip(FIGURES, (each.accuracy, each.size_bytes, each.gzip_bytes, each.latency.median_ms), strict=True)
+            )
+            for figure, value in figures.items():
+                found.setdefault(row, {}).setdefault(figure, []).append(value)
+        gc.collect()
+    return found
+
+
+def markdown(results: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> str:
+    """Returns the table of docs/results.md: means over the seeds, the spread from the lowest to the highest behind."""
+    lines = []
+    for name, rows in results.items():
+        seeds = len(next(iter(rows.values()))["accuracy"])
+        lines += [
+            f"## {SUBJECTS[name].title}",
+            "",
+            f"`{COMMAND.format(name=name)}`, {seeds} seed{'s' if seeds > 1 else ''}.",
+            "",
+            "| | accuracy, % | spread | size, kB | gzip, kB | median ms |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+        for row, figures in rows.items():
+            mean = {figure: statistics.mean(values) for figure, values in figures.items()}
+            spread = max(figures["accuracy"]) - min(figures["accuracy"])
+            lines.append(
+                f"| {row} | {100 * mean['accuracy']:.1f} | {100 * spread:.1f} | {mean['size_bytes'] / 1000:.1f} "
+                f"| {mean['gzip_bytes'] / 1000:.1f} | {mean['median_ms']:.3f} |"
+            )
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,93 @@
+"""What a call of the model and of each of its layers computes while the model is fake-quantized.
+
+``RoundedCalls`` is called by ``interception`` in place of the model and its layers: inputs, weights and outputs pass the
+trackers of their points. When that begins and ends is decided by ``qat``, where the points are by ``points``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from . import interception, points
+from .tracking import Trackers
+
+__all__ = ["RoundedCalls"]
+
+
+class RoundedCalls:
+    """Runs the calls of one model with the rounding of its file.
+
+    Args:
+        plan: where the model rounds.
+        trackers: the ranges that it rounds to.
+        input_points: point of each input by the model's own name for it.
+
+    Attributes:
+        training: whether calls that do not say so themselves belong to a training step.
+        observing: whether ranges learn from what passes outside of training.
+        norms_frozen: whether BatchNormalization uses its moving statistics also in training.
+        recording: collects the values of each point, unless it is None.
+    """
+
+    def __init__(self, plan: points.Plan, trackers: Trackers, input_points: dict[str, str | None]) -> None:
+        self._plan = plan
+        self._trackers = trackers
+        self._input_points = input_points
+        self._training_call = False
+        self.training = False
+        self.observing = False
+        self.norms_frozen = False
+        self.recording: dict[str, Any] | None = None
+
+    def on_model(self, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+        """Returns what ``call``, the model's own, makes of inputs that lie on their grids."""
+        training = kwargs.get("training")
+        self._training_call = self.training if training is None else bool(training)
+        if not args and "inputs" in kwargs:  # a train_step of the user's own may call by name
+            kwargs = dict(kwargs)
+            args = (kwargs.pop("inputs"),)
+        return call(self._quantized_inputs(args[0]), *args[1:], **kwargs) if args else call(**kwargs)
+
+    def _quantized_inputs(self, inputs: Any) -> Any:
+        """Returns the model's inputs on the grids of their points: those of a dictionary by name, others by position."""
+
+        def quantize(tensor: Any, point: str | None) -> Any:
+            return tensor if point is None else self._at(point, tensor)
+
+        if isinstance(inputs, dict) and set(inputs) <= set(self._input_points):
+            return {name: quantize(tensor, self._input_points[name]) for name, tensor in inputs.items()}
+        remaining = iter(self._plan.inputs)
+        return keras.tree.map_structure(lambda tensor: quantize(tensor, next(remaining, None)), inputs)
+
+    def on_layer(self, path: str, index: int, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+        """Returns what a layer makes of rounded weights, rounded itself; ``index`` counts the layer's calls."""
+        site = self._plan.sites.get((path, index))
+        if site is None:
+            return call(*args, **kwargs)
+        if self.norms_frozen and isinstance(layer, keras.layers.BatchNormalization):
+            kwargs = {**kwargs, "training": False}
+        mapping = [
+            (getattr(layer, rule.attribute), self._trackers.weights(path, layer, rule, training=self._training_call))
+            for rule in site.weights
+        ]
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return site.run(layer, call, args, kwargs, self._at)
+
+        outputs = interception.call_with_weights(run, mapping, args, kwargs)
+        if site.follows:
+            return self._trackers.like(site.follows, outputs)
+        if not site.output:
+            return outputs
+        if site.fixed:
+            return self._trackers.fixed(site, outputs)
+        return self._at(site.name, outputs)
+
+    def _at(self, name: str, values: Any) -> Any:
+        """Returns the values at a point as the file will hold them."""
+        learning = self._training_call or self.observing
+        rounded = self._trackers.point(name, values, training=learning)
+        if self.recording is not None:
+            self.recording[name] = rounded
+        return rounded
