@@ -34,7 +34,7 @@ TEST, TRAIN = "test", "trainval"
 ZOOM = (0.75, 1.2)  # of the window that is cut out, as a share of the picture
 LIGHT, TINT = 0.25, 0.1
 SHOWN_SCORE = 0.4
-RECIPE = flow.Recipe(epochs=20, compressed_epochs=9, batch_size=8, learning_rate=2e-3, sparsity=0.5)
+RECIPE = flow.Recipe(epochs=16, compressed_epochs=6, batch_size=8, learning_rate=2e-3, sparsity=0.5)
 
 
 def load(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
