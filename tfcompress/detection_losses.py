@@ -6,6 +6,7 @@ anchors should say comes from ``anchors.targets``.
 
 from typing import Any
 
+import keras
 from keras import ops
 
 __all__ = ["box_loss", "focal_loss"]
@@ -13,6 +14,7 @@ __all__ = ["box_loss", "focal_loss"]
 SHARE_OF_OBJECTS, FOCUS = 0.25, 2.0  # alpha and gamma of the paper
 
 
+@keras.saving.register_keras_serializable("tfcompress")
 def box_loss(truth: Any, codes: Any) -> Any:
     """Returns the smooth L1 distance of the codes, summed over the four, as a mean over the anchors with a box.
 
@@ -35,6 +37,7 @@ def box_loss(truth: Any, codes: Any) -> Any:
     return ops.sum(each * weight) / ops.maximum(ops.sum(weight), 1)
 
 
+@keras.saving.register_keras_serializable("tfcompress")
 def focal_loss(truth: Any, logits: Any) -> Any:
     """Returns the focal loss of the classes, summed over classes and anchors and divided by the number of objects' ones.
 
