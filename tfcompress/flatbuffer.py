@@ -37,7 +37,6 @@ __all__ = [
     "tensor_name",
     "type_name",
     "unique_names",
-    "with_constants_inside",
 ]
 
 FLOAT_TYPES = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
@@ -52,7 +51,6 @@ _DTYPES = {
     "INT64": np.int64,
     "BOOL": np.bool_,
 }
-_MOST_INSIDE = 2**31  # offsets in a flatbuffer are 32 bits, signed in TFLite's reader
 
 
 def schema() -> Any:
@@ -179,26 +177,6 @@ def pack(model: Any, *, aligned: bool = False) -> bytes:
     builder = Aligned(1024) if aligned else flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
-
-
-def with_constants_inside(content: bytes) -> bytes:
-    """Returns the file with its constants in the flatbuffer, where ai-edge-quantizer puts those of 256 kB and more behind it.
-
-    Raises:
-        ModelError: more constants than the format has room for, 2 GB.
-    """
-    model = parse(content)
-    behind = [buffer for buffer in model.buffers if (buffer.offset or 0) > 1]
-    if not behind:
-        return content
-    if len(content) >= _MOST_INSIDE:
-        raise ModelError(
-            f"Constants must fit below 2 GB. Received: a file of {len(content)} bytes. Use a smaller model."
-        )
-    for buffer in behind:
-        buffer.data = np.frombuffer(content, np.uint8, int(buffer.size), int(buffer.offset))
-        buffer.offset = buffer.size = 0
-    return pack(model, aligned=True)
 
 
 @functools.cache

@@ -271,4 +271,4 @@ def _run(content: bytes, recipe: list[dict[str, Any]], ranges: dict[str, Any] | 
             f"ai-edge-quantizer refused the model: {reason[:300]}. Use the other back end (--backend=tensorflow) or leave "
             "the operator in float by a precision rule."
         ) from error
-    return flatbuffer.with_constants_inside(bytes(result.quantized_model))
+    return bytes(result.quantized_model)
