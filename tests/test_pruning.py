@@ -212,3 +212,21 @@ def test_schedules_need_not_look_far_ahead(schedule):
 def test_wrong_arguments_are_refused_at_once(arguments):
     with pytest.raises(TypeError, match="Received"):
         tfc.MagnitudePruning(0.5, **arguments)
+
+
+def paced(final, *, end, frequency):
+    """Returns a schedule that answers as TFMOT's PolynomialDecay does: whether to prune now, and how much."""
+    return lambda step: (step <= end and step % frequency == 0, final * (1 - (1 - min(step / end, 1)) ** 3))
+
+
+def test_a_schedule_that_says_when_is_asked_at_every_step():
+    model = compiled(tiny_cnn())
+    fit(model, [tfc.MagnitudePruning(paced(0.75, end=8, frequency=4))], epochs=3)  # 12 steps
+    for variable in prunable_weights(model).values():
+        values = variable.numpy()
+        assert int((values == 0).sum()) == masks.pruned_count(values.size, 0.75)
+
+
+def test_a_schedule_that_never_says_now_ends_below_what_it_names():
+    with pytest.warns(UserWarning, match=r"ended at sparsity 0.0%; the schedule would reach 75.0%"):
+        fit(compiled(tiny_cnn()), [tfc.MagnitudePruning(paced(0.75, end=6, frequency=100))])

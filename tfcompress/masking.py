@@ -89,12 +89,16 @@ class MaskedTraining(keras.callbacks.Callback):
         self._attach()
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Moves the masks when the schedule asks for another sparsity and the last move is ``frequency`` steps ago."""
+        """Moves the masks when the schedule asks for another sparsity and the last move is ``frequency`` steps ago.
+
+        A schedule that says itself when to prune is asked at every step.
+        """
         if not self._on:  # a conversion in the middle of the fit has taken the masks off
             self._attach()
         recovery.guard(self.model)
         step = int(interception.read(self.model.optimizer.iterations))
-        if self._moved_at is None or step - self._moved_at >= self.frequency:
+        paces_itself = getattr(self.schedule, "paces_itself", False)
+        if paces_itself or self._moved_at is None or step - self._moved_at >= self.frequency:
             self._move(step)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -160,9 +164,11 @@ class MaskedTraining(keras.callbacks.Callback):
     def _final(self) -> float | None:
         """Returns what the schedule comes to, None for one that does not tell so far ahead."""
         try:
-            return float(schedules.resolve(self._given)(_LAST_STEP))
+            answer = self._given(_LAST_STEP) if callable(self._given) else self._given
+            sparsity = float(answer[1] if isinstance(answer, tuple | list) else answer)
         except (ValueError, TypeError, IndexError, KeyError, OverflowError, ArithmeticError):
             return None
+        return sparsity if 0 <= sparsity < 1 else None
 
     def _move(self, step: int) -> None:
         sparsity = self.schedule(step)

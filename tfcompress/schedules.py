@@ -214,15 +214,21 @@ def resolve(schedule: Any) -> Schedule:
 
 
 class _Resolved:
-    """A schedule whose answers are checked, and whose pauses keep the last sparsity."""
+    """A schedule whose answers are checked, and whose pauses keep the last sparsity.
+
+    Attributes:
+        paces_itself: whether it says at which steps to prune; known from its first answer on.
+    """
 
     def __init__(self, schedule: Callable[[int], Any]) -> None:
         self._schedule = schedule
         self._held = 0.0
+        self.paces_itself = False
 
     def __call__(self, step: int) -> float:
         answer = self._schedule(step)
         if isinstance(answer, tuple | list) and len(answer) == 2:
+            self.paces_itself = True
             prune, answer = bool(answer[0]), answer[1]
             if not prune:
                 return self._held
