@@ -14,6 +14,7 @@ import tfcompress as tfc
 from tfcompress import channels, costs, zoo
 from tfcompress.cli import main
 from tfcompress.cli.zoo import verdicts
+from tfcompress.errors import TrainingError
 from tfcompress.interpreter import open_model
 
 COUNT = 16
@@ -21,6 +22,7 @@ BATCH = 8
 MILLION = 1e6
 # Adding up fewer numbers in another order: float32 rounding of outputs of this size.
 ROUNDING = 5e-6
+WITHOUT_CHANNELS = {"text_lstm"}  # the units of a recurrent layer are tied to its state: nothing that removal follows
 
 
 def trainable(model) -> int:
@@ -78,6 +80,7 @@ def float_ops(entry, result) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.MODELS)
 @pytest.mark.filterwarnings("ignore:Representative data must look like")  # 16 made-up samples
+@pytest.mark.filterwarnings("ignore:Some layers stay in float while training:UserWarning")  # the cell of an LSTM
 def test_model(name):
     entry = zoo.find(name)
     model, x = small(name)
@@ -86,9 +89,13 @@ def test_model(name):
 
     y, before = ready(model, x), costs.multiply_adds(model)
     pruning, qat = tfc.ChannelPruning(0.5), tfc.QuantizationAwareTraining()
+    if name in WITHOUT_CHANNELS:
+        with pytest.raises(TrainingError, match="must have channels that can go"):
+            model.fit(x, y, batch_size=BATCH, verbose=0, callbacks=[pruning])
+        pruning = tfc.MagnitudePruning(0.5, frequency=1)
     history = model.fit(x, y, batch_size=BATCH, epochs=2, verbose=0, callbacks=[pruning, qat]).history
     assert np.all(np.isfinite(history["loss"]))
-    assert history["channel_sparsity"][-1] > 0.2
+    assert history["sparsity" if name in WITHOUT_CHANNELS else "channel_sparsity"][-1] > 0.2
     # the samples are for what lies inside attention and recurrent layers, which training does not see
     result = tfc.convert(model, target="cpu-int8", representative_data=x, allow_float=entry.float_ops)
     float_ops(entry, result)
@@ -97,6 +104,8 @@ def test_model(name):
     for got, wanted in zip(integer, outputs(model.predict(x, verbose=0, callbacks=[qat])), strict=True):
         assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
 
+    if name in WITHOUT_CHANNELS:
+        return
     smaller = tfc.remove_channels(model)
     for got, wanted in zip(*(outputs(each.predict(x, verbose=0)) for each in (smaller, model)), strict=True):
         assert np.abs(got - wanted).max() <= ROUNDING * max(1.0, np.abs(wanted).max())
@@ -265,7 +274,8 @@ def test_the_command_lists_every_model_without_a_framework(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[-1] == "[]"
     assert max(map(len, lines)) <= 80
-    assert [line.split()[0] for line in lines[2 : 2 + len(zoo.MODELS)]] == list(zoo.MODELS)
+    firsts = [line.split()[0] for line in lines if line[:1] not in ("", " ")]  # a cell may go on below
+    assert [name for name in firsts if name in zoo.MODELS] == list(zoo.MODELS)
     record = {each["name"]: each for each in json.loads((tmp_path / "zoo.json").read_text())}
     assert record["shufflenet_v2"]["parameters"] == TORCHVISION[1.0]
     assert "edge-tpu" in record["shufflenet_v2"]["refused"]

@@ -61,7 +61,6 @@ _LOOKED_UP = dict.fromkeys(("gpu-fp16", "edge-tpu", "ethos-u"), "it has no GATHE
 _ATTENTION = {
     **dict.fromkeys(("cpu-int16x8", "cpu-int4"), "the tensors behind its sum stay in float32"),
     **_LOOKED_UP,
-    "micro": "it has no BATCH_MATMUL",
 }
 
 
