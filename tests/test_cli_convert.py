@@ -49,7 +49,7 @@ def test_saved_ranges_give_the_same_file_again(folder):
     record = json.loads(first.stdout)
     assert record["output"] == f"{folder}/first.tflite"
     assert {layer["observer"] for layer in record["layers"]} == {"percentile", "min_max", None}
-    assert record["calibration"]["sampled"] == 8192
+    assert record["calibration"]["sampled"] == 4096
     assert (folder / "account.html").read_text().lower().startswith("<!doctype html>")
     written = {path.name for path in (folder / "device").iterdir()}
     assert any(name.endswith(".tflite") for name in written)

@@ -271,9 +271,9 @@ def test_mediapipe_classifies_photographs_with_a_real_model(mediapipe_python, sh
     assert accuracy >= 0.8  # 0.89 on all 500
 
 
-def test_the_schema_is_the_published_one():
+@pytest.mark.slow
+def test_the_schema_is_the_published_one(mediapipe_python):
     """Against the generated reader of MediaPipe, which is the schema compiled by flatc."""
-    python = mediapipe_python()
     code = """
 import sys, struct
 from mediapipe.tasks.metadata import metadata_schema_py_generated as schema
@@ -292,7 +292,7 @@ print(m.name, m.version, m.description, m.minParserVersion, i.name, i.content.co
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        [python, "-c", code],
+        [mediapipe_python, "-c", code],
         input=metadata._entry(flatbuffer.parse(finished), metadata.ENTRY),
         capture_output=True,
         check=False,
