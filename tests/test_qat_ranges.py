@@ -8,8 +8,9 @@ from keras import layers
 
 import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
-from tfcompress import fake_quantization, flatbuffer
+from tfcompress import demo, fake_quantization, flatbuffer
 from tfcompress import stored as constants_of_a_file
+from tfcompress.digits import load_digits
 from tfcompress.errors import DataError, TrainingError
 from tfcompress.interpreter import open_model
 from tfcompress.proof import prove
@@ -141,9 +142,17 @@ def test_batch_norm_statistics_stand_still_from_their_epoch():
     fit(model, watch, epochs=1)  # plain again afterwards
     assert not np.array_equal(means[3], means[4])
     means.clear()
-    fit(model, tfc.QuantizationAwareTraining(), watch, epochs=4)  # by default with the ranges, in the last epoch
-    assert not np.array_equal(means[1], means[2])
-    np.testing.assert_array_equal(means[2], means[3])
+    fit(model, tfc.QuantizationAwareTraining(), watch, epochs=4)  # by default never
+    assert not np.array_equal(means[2], means[3])
+
+
+@pytest.mark.slow
+def test_the_last_epoch_loses_nothing():
+    """At the demo's learning rate, which does not fall: statistics that stood still cost it 8 points in one epoch."""
+    digits = load_digits()
+    model, qat = demo.train_compressed(digits, seed=0)
+    fake = model.predict(digits.x_test, verbose=0, callbacks=[qat]).argmax(1)
+    assert np.mean(fake == digits.y_test) >= 0.97
 
 
 def test_the_callback_proves_itself(capsys):

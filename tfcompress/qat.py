@@ -46,7 +46,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         freeze_epoch: first epoch whose ranges stand still, or None for the last epoch of a fit that has at least three
             fake-quantized ones. Default: None.
         freeze_batch_norm_epoch: first epoch in which BatchNormalization uses its moving statistics and keeps them, as
-            the file does; None: with the ranges. Default: None.
+            the file does. Have a low learning rate by then: nothing levels the gradients any more, and what was learned at
+            a high one can be lost in an epoch. Default: None, never.
         momentum: weight of the past in the moving average, in [0, 1). Default: 0.99.
         activation_ranges: "moving_average", or "learned": trained by the loss, see ``tracking.Trackers``.
             Default: "moving_average".
@@ -241,10 +242,9 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         long_enough = self._quantized_from is not None and epoch - self._quantized_from >= 2
         freezes = last and long_enough if self.freeze_epoch is None else epoch >= self.freeze_epoch
         self._trackers.learning.assign(not freezes)  # type: ignore[union-attr]
-        if self.freeze_batch_norm_epoch is not None:
-            freezes = epoch >= self.freeze_batch_norm_epoch
         calls: RoundedCalls = self._calls  # type: ignore[assignment]
-        if freezes and self.settled() and not calls.norms_frozen:
+        stands_still = self.freeze_batch_norm_epoch is not None and epoch >= self.freeze_batch_norm_epoch
+        if stands_still and self.settled() and not calls.norms_frozen:
             calls.norms_frozen = True
             if any(isinstance(layer, keras.layers.BatchNormalization) for layer in self._layers.values()):
                 self._compile_training()
