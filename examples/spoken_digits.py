@@ -30,7 +30,7 @@ SAMPLES = FRONT_END.rate  # 1 s: longer recordings lose their end, shorter ones 
 LARGEST_SHIFT = 6  # frames of 20 ms
 LOUDNESS = 1.0  # natural logarithm of a power: up to 2.7 times stronger or weaker
 LONGEST_GAP, WIDEST_GAP = 8, 4  # frames and bands
-RECIPE = flow.Recipe(epochs=12, compressed_epochs=6, batch_size=32, sparsity=0.5)
+RECIPE = flow.Recipe(epochs=30, compressed_epochs=15, batch_size=32, sparsity=0.5)
 
 
 class Sounds(NamedTuple):

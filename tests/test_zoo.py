@@ -158,8 +158,8 @@ def test_shufflenet_v1_has_the_complexity_of_its_paper(groups):
     assert round((sum(counts.values()) - counts["logits"]) / MILLION) == SHUFFLENET_V1_PRINTED[groups]
 
 
-def test_wider_shufflenet_v1_has_the_complexity_of_its_paper():
-    printed = {1.5: 292, 2.0: 524}  # table 5 of the paper, three groups; with the last layer
+def test_other_widths_of_shufflenet_v1_have_the_complexity_of_its_paper():
+    printed = {0.25: 13, 0.5: 38, 1.5: 292, 2.0: 524}  # tables 2 and 5 of the paper, three groups; with the last layer
     for width, millions in printed.items():
         assert round(costs.multiply_adds(zoo.build("shufflenet_v1", width=width)) / MILLION) == millions
 

@@ -16,6 +16,7 @@ from .plots import (
     LOGARITHMIC_FROM,
     LONGEST_NAME,
     MARKERS,
+    accuracy_limits,
     bar_figure,
     colour,
     label_at_the_side,
@@ -70,8 +71,7 @@ def accuracy_against_latency(names: Sequence[str], records: Sequence[Measurement
         axes.errorbar(time, accuracy, xerr=[[ends[0]], [ends[1]]], ecolor=INK, elinewidth=1, capsize=2.5, zorder=2)
         axes.plot(time, accuracy, MARKERS[i % len(MARKERS)], color=colour(i), markersize=8, mec="white", zorder=3)
     set_time_axis(axes, times, kind)
-    middle, half = (max(accuracies) + min(accuracies)) / 2, max(1.0, 0.6 * (max(accuracies) - min(accuracies)))
-    axes.set_ylim(middle - half, middle + half)
+    axes.set_ylim(*accuracy_limits(accuracies))
     # To the frame on both sides, so that a front of one point is a line too.
     xs = [times[front[0]], *(times[i] for i in front), axes.get_xlim()[1]]
     ys = [axes.get_ylim()[0], *(accuracies[i] for i in front), accuracies[front[-1]]]

@@ -50,9 +50,7 @@ def accuracy_against_size(names: Sequence[str], measurements: Sequence[Measureme
     for i, size, accuracy in zip(chosen, sizes, accuracies, strict=True):
         axes.plot(size, accuracy, MARKERS[i % len(MARKERS)], color=colour(i), markersize=8, mec="white", zorder=3)
     set_size_axis(axes, sizes)
-    # At least two points of height: a tenth of a point shall not look like a gulf.
-    middle, half = (max(accuracies) + min(accuracies)) / 2, max(1.0, 0.6 * (max(accuracies) - min(accuracies)))
-    axes.set_ylim(middle - half, middle + half)
+    axes.set_ylim(*accuracy_limits(accuracies))
     axes.set_ylabel("accuracy, %")
     axes.yaxis.set_major_locator(tick_locator(6))
     style(axes, grid="both")
@@ -74,6 +72,16 @@ def set_size_axis(axes: Any, sizes: Sequence[float]) -> None:
         axes.set_xlim(0, 1.1 * max(sizes))
         axes.xaxis.set_major_locator(tick_locator(4))
     axes.set_xlabel("file size, kB" + (" (logarithmic)" if logarithmic else ""))
+
+
+def accuracy_limits(accuracies: Sequence[float]) -> tuple[float, float]:
+    """Returns the ends of an axis of per cent: two points apart or more, so that a tenth of a point looks like no gulf.
+
+    No more than a mark's own room is above 100.
+    """
+    middle, half = (max(accuracies) + min(accuracies)) / 2, max(1.0, 0.6 * (max(accuracies) - min(accuracies)))
+    top = min(middle + half, 100 + 0.2 * half)
+    return top - 2 * half, top
 
 
 def label_at_the_side(

@@ -14,7 +14,7 @@ GROUPS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 
 WIDTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
 UNITS = (4, 8, 4)
-STEM = 24
+STEM, LEAST_STEM = 24, 12
 
 
 def shufflenet_v1(
@@ -29,7 +29,7 @@ def shufflenet_v1(
     """Returns ShuffleNet V1.
 
     Multiply-adds at 224 x 224, in millions: width 1.0 with 1, 2, 3, 4, 8 groups 143, 140, 137, 133, 137 (table 1 of the paper);
-    width 1.5 and 2.0 with 3 groups 292 and 524 (table 5).
+    width 0.25, 0.5, 1.5 and 2.0 with 3 groups 13, 38, 292 and 524 (tables 2 and 5).
 
     Args:
         input_shape: height, width and channels. Default: (224, 224, 3).
@@ -61,7 +61,8 @@ def shufflenet_v1(
             f"width must leave channels that groups divides. Received: width={width!r}, which makes "
             f"{GROUPS[groups] * width:g} channels of {GROUPS[groups]} with groups={groups}. Write 0.5 or 1.0."
         )
-    stem = STEM if width == 1.5 else round(STEM * width)  # as in the authors' code
+    # As in the authors' code, which has no width of 0.25; there 12 give the complexity that the paper prints.
+    stem = STEM if width == 1.5 else max(LEAST_STEM, round(STEM * width))
     stem += (channels - stem) % groups
     image = keras.Input(input_shape, name="image")
     x = convolution(image, stem, 3, strides=2, name="stem")
