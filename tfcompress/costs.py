@@ -11,7 +11,7 @@ from .errors import ModelError
 __all__ = ["multiply_adds", "multiply_adds_by_layer"]
 
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
-_PROJECTIONS = ("query_dense", "key_dense", "value_dense", "output_dense")
+_CELL_KERNELS = ("kernel", "recurrent_kernel")
 
 
 def multiply_adds(model: keras.Model) -> int:
@@ -45,41 +45,49 @@ def multiply_adds_by_layer(model: keras.Model) -> dict[str, int]:
     """
     counts: dict[str, int] = {}
     for layer, given, made in _calls(model):
-        size = _size(layer)
-        if not size:
-            continue
-        of_inputs = "Transpose" in type(layer).__name__ or hasattr(
-            layer, "cell"
-        )  # a cell runs at each step it is given
-        positions = given[1:-1] if of_inputs else made[1:-1]
-        if None in positions:
-            raise ModelError(
-                f"Multiply-adds need a fixed input shape. Received: {model.name!r}, where {layer.name} makes "
-                f"{tuple(made)}. Build the model with keras.Input of a fixed shape."
-            )
-        attended = math.prod(positions) ** 2 * _attention_width(layer)
-        counts[layer.name] = counts.get(layer.name, 0) + size * math.prod(positions) + attended
+        count = _count(layer, given, made, model.name)
+        if count:
+            counts[layer.name] = counts.get(layer.name, 0) + count
     return counts
 
 
-def _size(layer: Any) -> int:
-    """Returns how many weights multiply at each position."""
+def _count(layer: Any, given: list[tuple], made: tuple, name: str) -> int:
+    """Returns the multiply-adds of one call: its inputs' shapes, its output's shape, with the batch."""
+    if isinstance(layer, keras.layers.Bidirectional):
+        return _count(layer.forward_layer, given, made, name) + _count(layer.backward_layer, given, made, name)
     cell = getattr(layer, "cell", None)
-    if cell is not None:
-        return math.prod(cell.kernel.shape) + math.prod(cell.recurrent_kernel.shape)
-    if _attention_width(layer):
-        return sum(math.prod(getattr(layer, name).kernel.shape) for name in _PROJECTIONS)
-    return sum(math.prod(getattr(layer, name).shape) for name in _KERNELS if getattr(layer, name, None) is not None)
+    if type(layer).__name__ == "MultiHeadAttention":
+        queries, keys = (_positions(shape, layer, name) for shape in (given[0], given[1] if given[1:] else given[0]))
+        rows = {"query_dense": queries, "key_dense": keys, "value_dense": keys, "output_dense": queries}
+        projected = sum(count * math.prod(getattr(layer, each).kernel.shape) for each, count in rows.items())
+        return projected + queries * keys * layer.num_heads * (layer.key_dim + layer.value_dim)
+    if cell is not None:  # it runs at each step that it is given
+        size = sum(math.prod(getattr(cell, each).shape) for each in _CELL_KERNELS if hasattr(cell, each))
+        return size and size * _positions(given[0], layer, name)
+    if isinstance(layer, keras.layers.EinsumDense):
+        return math.prod(layer.kernel.shape) * _positions(_beside_kernel(layer, given[0]), layer, name)
+    size = sum(math.prod(getattr(layer, each).shape) for each in _KERNELS if getattr(layer, each, None) is not None)
+    return size and size * _positions(given[0] if "Transpose" in type(layer).__name__ else made, layer, name)
 
 
-def _attention_width(layer: Any) -> int:
-    """Returns the multiply-adds of one position attending to one other, all heads together."""
-    if type(layer).__name__ != "MultiHeadAttention":
-        return 0
-    return layer.num_heads * (layer.key_dim + layer.value_dim)
+def _positions(shape: tuple, layer: Any, name: str) -> int:
+    """Returns at how many places of a sample the same weights multiply."""
+    if None in shape[1:-1]:
+        raise ModelError(
+            f"Multiply-adds need a fixed input shape. Received: {name!r}, where {layer.name} has {tuple(shape)}. "
+            "Build the model with keras.Input of a fixed shape."
+        )
+    return math.prod(shape[1:-1])
 
 
-def _calls(model: keras.Model) -> Iterator[tuple[Any, tuple, tuple]]:
+def _beside_kernel(layer: Any, shape: tuple) -> tuple:
+    """Returns the axes of an einsum's input that its kernel does not have, between the batch and a last one to be left out."""
+    of_input, of_kernel = layer.equation.partition("->")[0].split(",")
+    labels = of_input.replace("...", "." * (len(shape) - len(of_input.replace("...", ""))))
+    return (None, *(size for label, size in list(zip(labels, shape, strict=True))[1:] if label not in of_kernel), None)
+
+
+def _calls(model: keras.Model) -> Iterator[tuple[Any, list[tuple], tuple]]:
     graph = getattr(model, "_functional", None) or model
     if not hasattr(graph, "_nodes_by_depth"):
         raise ModelError(
@@ -93,4 +101,4 @@ def _calls(model: keras.Model) -> Iterator[tuple[Any, tuple, tuple]]:
             if isinstance(node.operation, keras.Model):
                 yield from _calls(node.operation)
             elif node.arguments.keras_tensors:
-                yield node.operation, node.arguments.keras_tensors[0].shape, node.outputs[0].shape
+                yield node.operation, [each.shape for each in node.arguments.keras_tensors], node.outputs[0].shape
