@@ -246,6 +246,21 @@ def test_mediapipe_loads_the_file_and_answers_with_our_labels(mediapipe_python, 
 
 
 @pytest.mark.slow
+def test_mediapipe_refuses_what_the_guide_says_it_refuses(mediapipe_python, colour_model, tmp_path):
+    pictures, _ = coloured_squares(6)
+    labels, pixels = ["red", "green", "blue"], {"image": Normalisation(127.5, 127.5)}
+    np.save(tmp_path / "pictures.npy", pictures)
+    for target, normalisation in (("cpu-int8", pixels), ("float32", {})):
+        result = tfc.convert(colour_model, target=target, representative_data=pictures.astype(np.float32) / 127.5 - 1)
+        path = tmp_path / f"{target}.tflite"
+        path.write_bytes(attach(result.tflite, name="c", version="1", labels=labels, normalisation=normalisation))
+        command = [mediapipe_python, "-c", CLASSIFY, path, tmp_path / "pictures.npy"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode and "ANSWER" not in done.stdout
+        assert ("Type mismatch" if normalisation else "Expected ImageProperties") in done.stderr
+
+
+@pytest.mark.slow
 def test_mediapipe_classifies_photographs_with_a_real_model(mediapipe_python, shared_data, tmp_path):
     """The official ResNet-8 in our int8 file, as an app has it: labels and normalisation come from the file alone."""
     with np.load(shared_data / "cifar10" / "cifar10_subset.npz") as file:
