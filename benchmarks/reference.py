@@ -60,32 +60,11 @@ class Subject:
     recipe: flow.Recipe
 
 
-def digits(shared: Path) -> flow.Task:
-    """Returns the demo's network on scikit-learn's digits."""
-    import keras
+def digits(_: Path) -> flow.Task:
+    """Returns the task of the digits that scikit-learn brings along."""
+    import digits as example
 
-    from tfcompress.demo import build_model
-    from tfcompress.digits import load_digits
-
-    data = load_digits()
-
-    def teacher() -> Any:
-        layers = keras.layers
-        image = keras.Input((8, 8, 1), name="image")
-        x = image
-        for filters in (64, 64, 128):
-            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
-            x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
-        return keras.Model(image, layers.Dense(10)(layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))))
-
-    return flow.Task(
-        title="digits",
-        build=lambda: build_model(seed=0),
-        teacher=teacher,
-        x=data.x_train,
-        y=data.y_train,
-        test=(data.x_test, data.y_test),
-    )
+    return example.make_task()
 
 
 def zoo_model(name: str, **arguments: Any) -> Any:

@@ -35,6 +35,10 @@ ZOOM = (0.75, 1.2)  # of the window that is cut out, as a share of the picture
 LIGHT, TINT = 0.25, 0.1
 SHOWN_SCORE = 0.4
 RECIPE = flow.Recipe(epochs=16, compressed_epochs=6, batch_size=8, learning_rate=2e-3, sparsity=0.5)
+CLAIMS = {
+    "float has at least 0.55 mAP50": lambda summary: summary["coco_map50"]["float32"]["mean"] >= 0.55,
+    "int8 loses at most 0.03 mAP": lambda summary: flow.most_lost(summary["coco_map"]) <= 0.03,
+}
 
 
 def load(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -172,6 +176,7 @@ def run(values: flags.FlagValues) -> None:
         watch=(),
         settings={"labels": CLASSES, "detections": DETECTIONS, "allow_float": [OP], "name": "blood_cells"},
         answer=lambda file, place: answers(file, place, test, names),
+        claims=CLAIMS,
     )
     flow.run_flags(task, RECIPE, values)
 

@@ -23,7 +23,11 @@ LARGEST_SHIFT = 4  # pixels
 HOLE = 8  # pixels, the side of the square that is cut out
 CONTRAST = 0.2
 SHOWN = 20
-RECIPE = flow.Recipe(epochs=45, compressed_epochs=9, batch_size=50, learning_rate=4e-3, sparsity=0.5)
+RECIPE = flow.Recipe(epochs=45, compressed_epochs=9, teacher_epochs=45, batch_size=50, learning_rate=4e-3, sparsity=0.5)
+
+CLAIMS = {
+    "float answers at least 60 %": lambda summary: summary["top1"]["float32"]["mean"] >= 0.60,
+}
 
 
 def load(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -80,20 +84,10 @@ def augment(x: Any, y: Any) -> tuple[Any, Any]:
 
 def answers(file: Path, folder: Path, x: np.ndarray, y: np.ndarray) -> list[str]:
     """Returns what the int8 model says to the first test pictures, and draws them."""
-    from matplotlib.figure import Figure
-
     from tfcompress.interpreter import open_model
 
     said = next(iter(open_model(file).run(x[:SHOWN]).values())).argmax(axis=1)
-    figure = Figure(figsize=(10, 8.5), layout="constrained")
-    for place in range(SHOWN):
-        axes = figure.add_subplot(4, 5, place + 1)
-        axes.imshow(x[place])
-        axes.set_axis_off()
-        is_right = said[place] == y[place]
-        title = CLASSES[said[place]] + ("" if is_right else f" (is: {CLASSES[y[place]]})")
-        axes.set_title(title, fontsize=9, color="black" if is_right else "firebrick")
-    figure.savefig(folder / "answers.png", dpi=100)
+    flow.draw_answers(folder / "answers.png", x[:SHOWN], said, y[:SHOWN], CLASSES)
     right = int(np.count_nonzero(said == y[:SHOWN]))
     return [f"answers.png: {right} of {SHOWN} test pictures named rightly by the int8 model"]
 
@@ -111,6 +105,7 @@ def make_task(folder: Path) -> flow.Task:
         augment=augment,
         settings={"labels": CLASSES, "name": "cifar10"},
         answer=lambda file, folder: answers(file, folder, x_test, y_test),
+        claims=CLAIMS,
     )
 
 

@@ -91,6 +91,8 @@ class Task:
         settings: for ``tfcompress.convert``: labels, allow_float and others. Default: none.
         answer: called with the int8 file and the folder, returns lines that show what it answers. Default: None.
         target: as ``tfcompress.convert`` takes it. Default: "cpu-int8".
+        claims: what the means over all seeds must show, told at the end with yes or NO. Called with what ``summary`` returns.
+            Default: none.
     """
 
     title: str
@@ -108,6 +110,7 @@ class Task:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     answer: Callable[[Path, Path], list[str]] | None = None
     target: str = "cpu-int8"
+    claims: Mapping[str, Callable[[Mapping[str, Any]], bool]] = dataclasses.field(default_factory=dict)
 
 
 def batches(task: Task, recipe: Recipe, seed: int) -> Any:
@@ -233,7 +236,9 @@ def run_task(
     print()
     print(measurement_table([*measured[0], *elsewhere]))
     shown = task.answer(folder / "seed0" / "int8_qat.tflite", folder) if task.answer is not None else []
-    for lines in filter(None, (seed_table(measured), notes, shown)):
+    claims = {claim: bool(holds(summary(measured))) for claim, holds in task.claims.items()}
+    verdicts = [f"{'yes' if holds else 'NO':<5}{claim}" for claim, holds in claims.items()]
+    for lines in filter(None, (seed_table(measured), notes, verdicts, shown)):
         print("\n".join(["", *lines]))
     record = {
         "title": task.title,
@@ -242,6 +247,7 @@ def run_task(
         "measurements": [[each.to_json() for each in row] for row in measured],
         "elsewhere": [each.to_json() for each in elsewhere],
         "summary": summary(measured),
+        "claims": claims,
         "answers": shown,
     }
     write_atomically(folder / "results.json", json.dumps(record, indent=1) + "\n", overwrite=True)
@@ -281,6 +287,25 @@ def summary(measured: Sequence[Sequence[Any]]) -> dict[str, dict[str, Any]]:
         for name in FILES[1:]:
             found[metric][name]["loss"] = found[metric][FILES[0]]["mean"] - found[metric][name]["mean"]
     return found
+
+
+def most_lost(rows: Mapping[str, Mapping[str, Any]]) -> float:
+    """Returns how far the worse int8 file is below float in one metric of ``summary``, as a mean over the seeds."""
+    return max(rows[name]["loss"] for name in FILES[1:])
+
+
+def draw_answers(path: Path, pictures: np.ndarray, said: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> None:
+    """Draws twenty pictures (20, height, width, channels) in [0, 1] with what a model says to each; wrong ones in red."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 8.5), layout="constrained")
+    for place, (picture, answer, label) in enumerate(zip(pictures, said, truth, strict=True), start=1):
+        axes = figure.add_subplot(4, 5, place)
+        axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1)
+        axes.set_axis_off()
+        title = classes[answer] + ("" if answer == label else f" (is: {classes[label]})")
+        axes.set_title(title, fontsize=9, color="black" if answer == label else "firebrick")
+    figure.savefig(path, dpi=100)
 
 
 def value_text(metric: str, value: float) -> str:

@@ -22,6 +22,9 @@ LARGEST_SHIFT = 20  # in samples of 0.1 s: an activity has no beginning
 TURN = 0.2  # of the signals' strength: a watch sits tight or loose
 NOISE = 0.05
 RECIPE = flow.Recipe(epochs=60, compressed_epochs=45, batch_size=8, learning_rate=3e-3, sparsity=0.5)
+CLAIMS = {
+    "float answers at least 90 %": lambda summary: summary["top1"]["float32"]["mean"] >= 0.90,
+}
 
 
 def load(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -94,6 +97,7 @@ def make_task(folder: Path) -> flow.Task:
         test=test,
         augment=augment,
         target="micro",
+        claims=CLAIMS,
         settings={"labels": CLASSES, "name": "motions"},
         answer=lambda file, folder: answers(file, *test),
     )

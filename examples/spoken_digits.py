@@ -31,6 +31,10 @@ LARGEST_SHIFT = 6  # frames of 20 ms
 LOUDNESS = 1.0  # natural logarithm of a power: up to 2.7 times stronger or weaker
 LONGEST_GAP, WIDEST_GAP = 8, 4  # frames and bands
 RECIPE = flow.Recipe(epochs=30, compressed_epochs=15, batch_size=32, sparsity=0.5)
+CLAIMS = {
+    "float answers at least 90 %": lambda summary: summary["top1"]["float32"]["mean"] >= 0.90,
+    "int8 loses at most 1 point": lambda summary: flow.most_lost(summary["top1"]) <= 0.01,
+}
 
 
 class Sounds(NamedTuple):
@@ -126,6 +130,7 @@ def make_task(folder: Path) -> flow.Task:
         augment=augment,
         settings={"labels": CLASSES, "name": "spoken_digits"},
         answer=lambda file, folder: answers(file, sounds),
+        claims=CLAIMS,
     )
 
 

@@ -1,6 +1,7 @@
 """The example commands run from end to end: with few epochs, which shows that every step works and not what is learned."""
 
 import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from tfcompress.tokens import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {  # the folder of its data
+    "digits": None,
     "motions": "motions",
     "spoken_digits": "spoken_digits",
     "sms_spam": "sms_spam",
@@ -27,11 +29,13 @@ EXAMPLES = {  # the folder of its data
 }
 BOXES = {"blood_cells"}  # their files answer in float: the choice among boxes is an op that has no integers
 EXTRA_FILES = {
+    "digits": ("answers.png",),
     "blood_cells": ("cells.png",),
     "cifar10": ("answers.png",),
     "sms_spam": ("vocabulary.txt", "bundle/Tokenizer.kt", "bundle/tokenizer.py"),
     "next_character": ("vocabulary.txt",),
 }
+DEVICES = {"motions": {"tflite_micro": "tflm", "ethosu": "ethos-u55-128"}}  # with the module that each needs
 FILES = ("float32", "int8_ptq", "int8_qat")
 
 
@@ -45,11 +49,18 @@ def run_example(name, *arguments):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_runs_quickly(shared_data, tmp_path, name):
     folder = tmp_path / "out"
-    done = run_example(name, f"--output={folder}", f"--data={shared_data / EXAMPLES[name]}", "--quick", "--seeds=1")
+    data = [] if EXAMPLES[name] is None else [f"--data={shared_data / EXAMPLES[name]}"]
+    devices = [device for module, device in DEVICES.get(name, {}).items() if importlib.util.find_spec(module)]
+    elsewhere = [f"--device={','.join(devices)}"] if devices else []
+    done = run_example(name, f"--output={folder}", *data, *elsewhere, "--quick", "--seeds=1")
     assert done.returncode == 0, done.stderr[-3000:]
     assert max(map(len, done.stdout.replace(str(folder), "").splitlines())) <= 80
     record = json.loads((folder / "results.json").read_text())
     assert record["answers"] and all(line in done.stdout for line in record["answers"])
+    assert [each["device"]["name"] for each in record["elsewhere"]] == [
+        device for device in devices for _ in range(2 if device.startswith("ethos-u") else 3)
+    ]
+    assert all(isinstance(holds, bool) for holds in record["claims"].values())
     for files in record["summary"].values():
         assert list(files) == list(FILES)
     assert (folder / "report.html").stat().st_size > 10_000
@@ -60,7 +71,7 @@ def test_the_example_runs_quickly(shared_data, tmp_path, name):
         assert (folder / extra).stat().st_size > 0
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [name for name, data in EXAMPLES.items() if data is not None])
 def test_absent_data_are_one_line(tmp_path, name):
     done = run_example(name, f"--output={tmp_path / 'out'}", f"--data={tmp_path}")
     assert done.returncode == 1
