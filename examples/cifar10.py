@@ -10,6 +10,7 @@ from typing import Any
 
 import flow
 import numpy as np
+import outcome
 from absl import flags
 
 ORIGIN = (
@@ -87,7 +88,7 @@ def answers(file: Path, folder: Path, x: np.ndarray, y: np.ndarray) -> list[str]
     from tfcompress.interpreter import open_model
 
     said = next(iter(open_model(file).run(x[:SHOWN]).values())).argmax(axis=1)
-    flow.draw_answers(folder / "answers.png", x[:SHOWN], said, y[:SHOWN], CLASSES)
+    outcome.draw_answers(folder / "answers.png", x[:SHOWN], said, y[:SHOWN], CLASSES)
     right = int(np.count_nonzero(said == y[:SHOWN]))
     return [f"answers.png: {right} of {SHOWN} test pictures named rightly by the int8 model"]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import flow
 import numpy as np
+import outcome
 from absl import flags
 
 from tfcompress.digits import Digits, load_digits
@@ -19,7 +20,7 @@ CLASSES = tuple(map(str, range(10)))
 RECIPE = flow.Recipe(epochs=20, compressed_epochs=12, teacher_epochs=20, batch_size=64, sparsity=0.75)
 CLAIMS = {
     "float answers at least 97 %": lambda summary: summary["top1"]["float32"]["mean"] >= 0.97,
-    "int8 loses at most 1 point": lambda summary: flow.most_lost(summary["top1"]) <= 0.01,
+    "int8 loses at most 1 point": lambda summary: outcome.most_lost(summary["top1"]) <= 0.01,
 }
 
 
@@ -49,7 +50,7 @@ def answers(file: Path, folder: Path, data: Digits) -> list[str]:
     from tfcompress.interpreter import open_model
 
     said = next(iter(open_model(file).run(data.x_test[:SHOWN]).values())).argmax(axis=1)
-    flow.draw_answers(folder / "answers.png", 1 - data.x_test[:SHOWN], said, data.y_test[:SHOWN], CLASSES)
+    outcome.draw_answers(folder / "answers.png", 1 - data.x_test[:SHOWN], said, data.y_test[:SHOWN], CLASSES)
     return [
         f"answers.png; the int8 model reads: {' '.join(map(str, said))}",
         f"{'written is:':>34} {' '.join(map(str, data.y_test[:SHOWN]))}",

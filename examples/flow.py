@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from outcome import FILES, scores_text, seed_table, sentences, summary
 
 from tfcompress.cli import guarded
 from tfcompress.cli.parsing import help_text, new_flags, parse
@@ -20,10 +21,9 @@ from tfcompress.cli.progress import say
 from tfcompress.demo import layer_sparsity, made_folder, narrator
 from tfcompress.errors import DataError
 from tfcompress.files import write_atomically
-from tfcompress.tables import SHARES, measurement_table, padded
+from tfcompress.tables import measurement_table
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-FILES = ("float32", "int8_ptq", "int8_qat")
 LATER_RATE = 0.3  # of the learning rate, for a model that is trained on
 QUICK_EPOCHS, QUICK_TEACHER_EPOCHS, QUICK_STEPS = 3, 1, 8
 REPRESENTATIVE = 200
@@ -37,11 +37,9 @@ class Recipe:
         epochs: of plain training. Default: 30.
         compressed_epochs: of pruning and then quantization-aware training, which takes the last third. Default: 18.
         teacher_epochs: of the larger teacher; 0 for none. Default: 0.
-        channel_epochs: in which channels are emptied, before they are removed; 0 for none. Default: 0.
         batch_size: samples per step. Default: 32.
         learning_rate: of Adam, falling along a cosine. Default: 3e-3.
         sparsity: share of zeros among the weights at the end, in [0, 1). Default: 0.5.
-        channel_sparsity: share of channels that are removed. Default: 0.25.
         temperature: of the distillation. Default: 4.
         student_weight: share of the labels in the distillation. Default: 0.3.
         most_steps: of an epoch; None for all of the data. Default: None.
@@ -50,11 +48,9 @@ class Recipe:
     epochs: int = 30
     compressed_epochs: int = 18
     teacher_epochs: int = 0
-    channel_epochs: int = 0
     batch_size: int = 32
     learning_rate: float = 3e-3
     sparsity: float = 0.5
-    channel_sparsity: float = 0.25
     temperature: float = 4.0
     student_weight: float = 0.3
     most_steps: int | None = None
@@ -66,7 +62,6 @@ class Recipe:
             epochs=QUICK_EPOCHS,
             compressed_epochs=QUICK_EPOCHS,
             teacher_epochs=min(self.teacher_epochs, QUICK_TEACHER_EPOCHS),
-            channel_epochs=min(self.channel_epochs, QUICK_TEACHER_EPOCHS),
             most_steps=QUICK_STEPS,
         )
 
@@ -150,27 +145,18 @@ def fit(
     subject.fit(data, epochs=epochs, shuffle=False, verbose=0, callbacks=[*callbacks, narrator(what, epochs)])
 
 
-def compress(model: Any, task: Task, recipe: Recipe, *, seed: int, teacher: Any) -> Any:
-    """Returns the trained model after pruning and quantization-aware training: smaller if channels are removed."""
+def compress(model: Any, task: Task, recipe: Recipe, *, seed: int, teacher: Any) -> None:
+    """Prunes the trained model in place and trains it on with rounding."""
     import tfcompress as tfc
 
     later = LATER_RATE * recipe.learning_rate
     steps = len(batches(task, recipe, seed))
-    if recipe.channel_epochs:
-        ramp = tfc.schedules.Polynomial(
-            final=recipe.channel_sparsity, begin=0, end=max(1, recipe.channel_epochs * steps * 3 // 4)
-        )
-        emptying = tfc.ChannelPruning(ramp, frequency=max(1, steps // 4))
-        options = {"seed": seed, "epochs": recipe.channel_epochs, "rate": later, "teacher": teacher}
-        fit(model, task, recipe, what="channel pruning", callbacks=[emptying], **options)
-        model = tfc.remove_channels(model)
     begin = recipe.compressed_epochs * 2 // 3
     ramp = tfc.schedules.Polynomial(final=recipe.sparsity, begin=0, end=max(1, begin * steps * 3 // 4))
     qat = tfc.QuantizationAwareTraining(begin_epoch=begin, target=task.target)
     pruning = tfc.MagnitudePruning(ramp, frequency=max(1, steps // 8))
     options = {"seed": seed, "epochs": recipe.compressed_epochs, "rate": later, "teacher": teacher}
     fit(model, task, recipe, what="pruning + QAT", callbacks=[pruning, qat], **options)
-    return model
 
 
 def make_files(task: Task, recipe: Recipe, folder: Path, *, seed: int, teacher: Any, debug: bool) -> dict[str, Any]:
@@ -191,7 +177,7 @@ def make_files(task: Task, recipe: Recipe, folder: Path, *, seed: int, teacher: 
         "int8_ptq": tfc.convert(plain, target=task.target, **options),
     }
     model.save(folder / "float32.keras")
-    model = compress(model, task, recipe, seed=seed, teacher=teacher)
+    compress(model, task, recipe, seed=seed, teacher=teacher)
     made["int8_qat"] = tfc.convert(task.export(model), target=task.target, **options)
     model.save(folder / "int8_qat.keras")
     for name, result in made.items():
@@ -270,90 +256,6 @@ def measure_on(device: str, folder: Path, task: Task) -> list[Any]:
     is_compiler = device.startswith("ethos-u")
     paths = [str(folder / f"{name}.tflite") for name in (FILES[1:] if is_compiler else FILES)]
     return tfc.measure(paths, None if is_compiler else task.test, metric=task.metric, device=[device])
-
-
-def summary(measured: Sequence[Sequence[Any]]) -> dict[str, dict[str, Any]]:
-    """Returns for each metric and file the values of all seeds, their mean and spread (highest minus lowest).
-
-    The losses are means over the seeds of float minus int8.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for metric in measured[0][0].scores:
-        values = {name: [row[i].scores[metric] for row in measured] for i, name in enumerate(FILES)}
-        found[metric] = {
-            name: {"values": each, "mean": float(np.mean(each)), "spread": float(np.ptp(each))}
-            for name, each in values.items()
-        }
-        for name in FILES[1:]:
-            found[metric][name]["loss"] = found[metric][FILES[0]]["mean"] - found[metric][name]["mean"]
-    return found
-
-
-def most_lost(rows: Mapping[str, Mapping[str, Any]]) -> float:
-    """Returns how far the worse int8 file is below float in one metric of ``summary``, as a mean over the seeds."""
-    return max(rows[name]["loss"] for name in FILES[1:])
-
-
-def draw_answers(path: Path, pictures: np.ndarray, said: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> None:
-    """Draws twenty pictures (20, height, width, channels) in [0, 1] with what a model says to each; wrong ones in red."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 8.5), layout="constrained")
-    for place, (picture, answer, label) in enumerate(zip(pictures, said, truth, strict=True), start=1):
-        axes = figure.add_subplot(4, 5, place)
-        axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1)
-        axes.set_axis_off()
-        title = classes[answer] + ("" if answer == label else f" (is: {classes[label]})")
-        axes.set_title(title, fontsize=9, color="black" if answer == label else "firebrick")
-    figure.savefig(path, dpi=100)
-
-
-def value_text(metric: str, value: float) -> str:
-    """Returns a metric's value: in per cent where it is a share of the samples."""
-    return f"{100 * value:.1f} %" if metric in SHARES else f"{value:.3f}"
-
-
-def scores_text(scores: Mapping[str, float]) -> str:
-    """Returns all values of one file."""
-    return ", ".join(f"{name} {value_text(name, value)}" for name, value in scores.items())
-
-
-def seed_table(measured: Sequence[Sequence[Any]]) -> list[str]:
-    """Returns a table for each metric: a line per file, a column per seed, the mean, the spread and the loss."""
-    lines: list[str] = []
-    for metric, files in summary(measured).items():
-        heads = [*(f"seed {i}" for i in range(len(measured))), "mean", "spread", "float - int8"]
-        rows = [
-            [
-                *(value_text(metric, value) for value in row["values"]),
-                value_text(metric, row["mean"]),
-                value_text(metric, row["spread"]),
-                value_text(metric, row["loss"]) if "loss" in row else "",
-            ]
-            for row in files.values()
-        ]
-        widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
-        left = max(len(name) for name in [metric, *files])
-        for name, cells in zip([metric, *files], [heads, *rows], strict=True):
-            line = [padded(name, left), *(padded(cell, -width) for cell, width in zip(cells, widths, strict=True))]
-            lines.append("  ".join(line).rstrip())
-            if name == metric:
-                lines.append("─" * len(lines[-1]))
-        lines.append("")
-    return [*lines[:-1], "spread: highest minus lowest value"] if len(measured) > 1 else lines[:-1]
-
-
-def sentences(measured: Sequence[Sequence[Any]]) -> list[str]:
-    """Returns the same as paragraphs for the report."""
-    return [
-        f"{metric} over {len(measured)} seeds: "
-        + "; ".join(
-            f"{name} {value_text(metric, row['mean'])} (spread {value_text(metric, row['spread'])})"
-            for name, row in files.items()
-        )
-        + "."
-        for metric, files in summary(measured).items()
-    ]
 
 
 def find_data(folder: str | Path, name: str, *, origin: str) -> Path:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import flow
 import numpy as np
+import outcome
 from absl import flags
 
 from tfcompress.errors import DataError
@@ -33,7 +34,7 @@ LONGEST_GAP, WIDEST_GAP = 8, 4  # frames and bands
 RECIPE = flow.Recipe(epochs=30, compressed_epochs=15, batch_size=32, sparsity=0.5)
 CLAIMS = {
     "float answers at least 90 %": lambda summary: summary["top1"]["float32"]["mean"] >= 0.90,
-    "int8 loses at most 1 point": lambda summary: flow.most_lost(summary["top1"]) <= 0.01,
+    "int8 loses at most 1 point": lambda summary: outcome.most_lost(summary["top1"]) <= 0.01,
 }
 
 

@@ -115,14 +115,14 @@ def test_the_next_character_is_what_follows(examples):
 
 
 def test_the_summary_is_mean_spread_and_loss(examples):
-    flow = examples("flow")
+    outcome = examples("outcome")
     values = [(0.9, 0.8, 0.7), (0.7, 0.8, 0.9)]
     measured = [[SimpleNamespace(scores={"top1": value}) for value in row] for row in values]
-    found = flow.summary(measured)["top1"]
+    found = outcome.summary(measured)["top1"]
     assert found["float32"] == {"values": [0.9, 0.7], "mean": pytest.approx(0.8), "spread": pytest.approx(0.2)}
     assert found["int8_ptq"]["spread"] == 0 and found["int8_ptq"]["loss"] == pytest.approx(0.0)
     assert found["int8_qat"]["loss"] == pytest.approx(0.0)
-    table = flow.seed_table(measured)
+    table = outcome.seed_table(measured)
     assert table[2].split() == ["float32", "90.0", "%", "70.0", "%", "80.0", "%", "20.0", "%"]
 
 
