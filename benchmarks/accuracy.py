@@ -62,7 +62,9 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "shared", shared, "folder with data/mlperf_resnet8, data/cifar10 and data/mnist", flag_values=values
     )
-    flags.DEFINE_list("reference", None, "which models of the case reference; all by default", flag_values=values)
+    flags.DEFINE_list(
+        "reference", None, "models of the case reference, all by default; a wrong name lists them", flag_values=values
+    )
     flags.DEFINE_bool("quick", False, "the case reference: few epochs, to see it run", flag_values=values)
     flags.DEFINE_string(
         "markdown", None, "also write the tables of the case reference to this file", flag_values=values
