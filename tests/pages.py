@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 READ_ONLY = {"text", "yaml", "mermaid"}
+NEVER_RUN = {"cpp"}  # with a reason only
 RUN = {"python", "bash", "kotlin"}
 TOOLS = {"tools/convert.py": "convert", "tools/measure.py": "measure", "tools/compare.py": "compare"}
 TOOLS |= {"tools/inspect_model.py": "inspect"}
