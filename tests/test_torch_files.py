@@ -107,7 +107,7 @@ def test_without_pytorch_the_message_says_what_to_install(tmp_path):
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "pip install 'tfcompress[torch]'" in done.stdout
+    assert "pip install -c constraints.txt -e '.[torch]'" in done.stdout
     assert done.stdout.count("\n") == 1
 
 

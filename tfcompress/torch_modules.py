@@ -95,7 +95,7 @@ def frameworks(name: str, *, debug: bool = False) -> tuple[Any, Any]:
         except ImportError as error:
             raise ModelError(
                 f"A PyTorch model needs the extra [torch]. Received: {name} without it ({error}). "
-                "Run: pip install 'tfcompress[torch]'"
+                "In a clone of tfcompress: pip install -c constraints.txt -e '.[torch]'"
             ) from error
     return torch, litert_torch
 
