@@ -1,5 +1,6 @@
 """Every code block of README.md and docs/ runs, and the site of the guides builds without a warning."""
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -23,8 +24,11 @@ NEEDS = {
     "pytorch_mobile.md": {"litert_torch": "torch"},
     "microcontrollers.md": {"tflite_micro": "tflm", "ethosu": "ethos-u"},
 }
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 # What only a program has: such lines belong in a block of their language, run or with a reason.
-CODE = re.compile(r"^\s*(?:#include|import \w|from \S+ import |for .+ in .+:|def \w+\(|class \w+.*:|.*;$)", re.MULTILINE)
+CODE = re.compile(
+    r"^\s*(?:#include|import \w|from \S+ import |for .+ in .+:|def \w+\(|class \w+.*:|.*;$)", re.MULTILINE
+)
 
 
 @each_page
@@ -92,13 +96,47 @@ def test_the_site_builds_without_a_warning(tmp_path):
     for name, home in homes.items():
         anchor = ".".join(filter(None, ["tfcompress", home, name]))
         assert f'id="{anchor}"' in reference, f"docs/reference.md does not have {anchor}"
+    for anchor, where in sorted(_imported().items()):
+        if anchor.removeprefix("tfcompress.") in homes:
+            continue  # under its module's name, above
+        known = f'id="{anchor}"' in reference or f'id="{anchor}.' in reference  # of a module, something in it
+        assert known, f"docs/reference.md does not have {anchor}, which {where} uses"
     assert {path.stem for path in PAGES[1:]} <= {path.stem for path in tmp_path.glob("*.html")}
 
 
-def test_links_of_the_readme_lead_somewhere():
-    text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        assert link.startswith("https://") or (ROOT / link).exists(), f"README.md links {link}"
+def _imported() -> dict[str, str]:
+    """Returns what blocks import from this package and what prose names, ``tfcompress.module.name``, with a page of each."""
+    found = {}
+    for path in PAGES:
+        text = path.read_text()
+        for block in pages.blocks(text):
+            if block.language != "python":
+                continue
+            for node in ast.walk(ast.parse(block.code)):
+                if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "tfcompress":
+                    found |= {f"{node.module}.{alias.name}": path.name for alias in node.names}
+        found |= dict.fromkeys(re.findall(r"`(tfcompress(?:\.\w+)+)", text), path.name)
+    return found
+
+
+def _anchors(text: str) -> set[str]:
+    """Returns the anchors of a page's headings as MkDocs and GitHub make them of plain words."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+@each_page
+def test_internal_links_lead_somewhere(path):
+    text = FENCED.sub("", path.read_text())
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), f"{path.name} links {link}"
+        assert not anchor or anchor in _anchors(target.read_text()), (
+            f"{path.name} links {link}, which has no such heading"
+        )
 
 
 # The runner itself: it sees what it looks for.

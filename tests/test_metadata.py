@@ -300,7 +300,9 @@ def test_mediapipe_takes_the_file_of_the_guide(mediapipe_python, tmp_path, monke
     pictures, classes = coloured_squares(6)
     answers = classify(mediapipe_python, tmp_path / "classifier.tflite", pictures, tmp_path)
     assert [answer[0][1] for answer in answers] == [("red", "green", "blue")[index] for index in classes]
-    scores = next(iter(open_model(tmp_path / "classifier.tflite").run(pictures.astype(np.float32) / 127.5 - 1).values()))
+    scores = next(
+        iter(open_model(tmp_path / "classifier.tflite").run(pictures.astype(np.float32) / 127.5 - 1).values())
+    )
     for answer, expected in zip(answers, scores, strict=True):
         assert answer[0][2] == pytest.approx(expected.max(), abs=1.5 / 256)
 
