@@ -3,8 +3,9 @@
 All blocks of a page run in its order in one folder: ``python`` in one namespace, statement by statement, where a
 ``print`` with a comment behind it must print that comment; ``bash`` in a shell, except the program's own commands, which
 run in this process, where TensorFlow is loaded already; ``kotlin`` is compiled and run. ``text``, ``yaml`` and ``mermaid``
-are there to be read. A block whose fence says ``title="Not run: why"`` is left out, and a page may have
-``<!-- before: ... -->`` with Python that gives the blocks behind it what they take for granted.
+are there to be read, and so is ``cpp``, which must say why it is not run. A block whose fence says ``title="Not run: why"``
+is left out, and a page may have ``<!-- before: ... -->`` with Python that gives the blocks behind it what they take for
+granted.
 """
 
 import ast
@@ -21,6 +22,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 READ_ONLY = {"text", "yaml", "mermaid"}
+NEVER_RUN = {"cpp"}  # with a reason only
 RUN = {"python", "bash", "kotlin"}
 TOOLS = {"tools/convert.py": "convert", "tools/measure.py": "measure", "tools/compare.py": "compare"}
 TOOLS |= {"tools/inspect_model.py": "inspect"}

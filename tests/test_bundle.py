@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfcompress import bundle, metadata
+from tfcompress import bundle, metadata, operators
 from tfcompress.affine import dequantize, quantize
-from tfcompress.bundle import snippets
+from tfcompress.bundle import op_resolver, snippets
 from tfcompress.errors import DataError, ModelError, OutputError
 from tfcompress.interpreter import open_model
 
@@ -309,3 +309,15 @@ except OutputError as error:
     assert "Could not write" in printed
     assert (place / "MODEL_CARD.md").read_text().startswith("# old")
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_every_operator_of_tflite_micro_has_a_method_of_its_own():
+    lines = op_resolver.resolver_code(operators.MICRO).splitlines()
+    methods = {line.removeprefix("resolver.").removesuffix("();") for line in lines[1:]}
+    assert lines[0] == f"tflite::MicroMutableOpResolver<{len(operators.MICRO)}> resolver;"
+    assert len(methods) == len(operators.MICRO)
+    assert all(method.isalnum() for method in methods)
+    named = {"AddConv2D", "AddPadV2", "AddCumSum", "AddSpaceToBatchNd", "AddRelu6", "AddUnidirectionalSequenceLSTM"}
+    assert named <= methods  # as micro_mutable_op_resolver.h spells them
+    with pytest.raises(ValueError, match="RFFT"):
+        op_resolver.resolver_code(["ADD", "RFFT"])

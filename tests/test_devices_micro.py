@@ -253,7 +253,7 @@ def test_damaged_file_is_one_clear_line(device, content, tmp_path, request):
 def test_extra_that_is_missing_says_how_to_install_it(shared_data, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for device, extra in ((TflmDevice(), "tflm"), (EthosUDevice("ethos-u85-256"), "ethos-u")):
-        with pytest.raises(DeviceError, match=rf"pip install 'tfcompress\[{extra}\]'"):
+        with pytest.raises(DeviceError, match=rf"pip install -c constraints.txt -e '\.\[{extra}\]'"):
             device.run(LATENCY, {"model": shared_data / RESNET}, {})
 
 

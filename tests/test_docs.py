@@ -1,5 +1,6 @@
 """Every code block of README.md and docs/ runs, and the site of the guides builds without a warning."""
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -10,23 +11,43 @@ import pages
 import pytest
 
 import tfcompress
+from tfcompress.bundle.op_resolver import resolver_code
+from tfcompress.digits import load_digits
+from tfcompress.precision import read_rules
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
-NEEDS_TORCH = {"pytorch.md", "pytorch_mobile.md"}
+NEEDS = {
+    "pytorch.md": {"litert_torch": "torch"},
+    "pytorch_mobile.md": {"litert_torch": "torch"},
+    "microcontrollers.md": {"tflite_micro": "tflm", "ethosu": "ethos-u"},
+}
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+# What only a program has: such lines belong in a block of their language, run or with a reason.
+CODE = re.compile(
+    r"^\s*(?:#include|import \w|from \S+ import |for .+ in .+:|def \w+\(|class \w+.*:|.*;$)", re.MULTILINE
+)
 
 
 @each_page
-def test_every_block_says_what_it_is(path):
-    """A block is run, or is there to be read, or says why it is not run."""
+def test_every_block_says_what_it_is(path, tmp_path):
+    """A block is run, or is there to be read, or says why it is not run; the guides' YAML is lists of rules."""
     for block in pages.blocks(path.read_text()):
         where = f"{path.name}, line {block.line}"
-        assert block.language in pages.RUN | pages.READ_ONLY, f"{where}: ```{block.language} is of no known kind"
+        known = pages.RUN | pages.READ_ONLY | pages.NEVER_RUN
+        assert block.language in known, f"{where}: ```{block.language} is of no known kind"
+        assert block.reason or block.language not in pages.NEVER_RUN, f"{where}: say why it is not run"
         if block.language == "text":
             commands = re.findall(r"^(?:tfcompress \w+ --|python tools/|pip install )", block.code, re.MULTILINE)
             assert not commands, f"{where}: commands belong in ```bash"
+            code = CODE.search(block.code)
+            assert not code, f"{where}: {code[0]!r} belongs in a block of its language"
+        if block.language == "yaml":
+            rules = tmp_path / "rules.yaml"
+            rules.write_text(block.code)
+            assert read_rules(rules), f"{where}: no rules"
 
 
 @pytest.mark.docs
@@ -37,14 +58,30 @@ def test_the_blocks_of_a_page_run(path, tmp_path, monkeypatch):
     found = [b for b in pages.blocks(path.read_text()) if b.language in pages.RUN and b.reason is None]
     if not found:
         return
-    if path.name in NEEDS_TORCH:
-        pytest.importorskip("litert_torch", reason="the extra [torch] is not installed")
+    for module, extra in NEEDS.get(path.name, {}).items():
+        pytest.importorskip(module, reason=f"the extra [{extra}] is not installed")
     monkeypatch.chdir(tmp_path)
     page = pages.Page(path, tmp_path)
     for block in found:
         if block.language == "kotlin" and not pages.has_kotlin():
             pytest.skip("no kotlinc on this machine (Debian: kotlin, default-jre-headless)")
         page.run(block)
+
+
+@pytest.mark.docs
+def test_the_program_for_a_microcontroller_is_that_of_the_pages_own_file():
+    """Its C++ registers the operators of the file, and its arena is what a block of the page prints, and a tenth more."""
+    page = (ROOT / "docs" / "microcontrollers.md").read_text()
+    (program,) = (block.code for block in pages.blocks(page) if block.language == "cpp")
+    samples = load_digits().x_train[:100]
+    model = ROOT / "models" / "digits" / "digits.keras"
+    result = tfcompress.convert(model, target="micro", ranges="calibrated", representative_data=samples)
+    registered = [line.strip() for line in program.splitlines() if "esolver" in line and line.endswith(";")]
+    assert registered[:-1] == resolver_code(result.ops).splitlines()
+    (measured,) = re.findall(r'estimates\["arena bytes"\]\)  # (\d+)', page)
+    (kilobytes, named) = re.findall(r"arena\[(\d+) \* 1024\];  // what tflm measured, (\d+)", program)[0]
+    assert named == measured
+    assert 1.1 * int(measured) <= int(kilobytes) * 1024 <= 1.2 * int(measured)
 
 
 @pytest.mark.docs
@@ -59,13 +96,47 @@ def test_the_site_builds_without_a_warning(tmp_path):
     for name, home in homes.items():
         anchor = ".".join(filter(None, ["tfcompress", home, name]))
         assert f'id="{anchor}"' in reference, f"docs/reference.md does not have {anchor}"
+    for anchor, where in sorted(_imported().items()):
+        if anchor.removeprefix("tfcompress.") in homes:
+            continue  # under its module's name, above
+        known = f'id="{anchor}"' in reference or f'id="{anchor}.' in reference  # of a module, something in it
+        assert known, f"docs/reference.md does not have {anchor}, which {where} uses"
     assert {path.stem for path in PAGES[1:]} <= {path.stem for path in tmp_path.glob("*.html")}
 
 
-def test_links_of_the_readme_lead_somewhere():
-    text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        assert link.startswith("https://") or (ROOT / link).exists(), f"README.md links {link}"
+def _imported() -> dict[str, str]:
+    """Returns what blocks import from this package and what prose names, ``tfcompress.module.name``, with a page of each."""
+    found = {}
+    for path in PAGES:
+        text = path.read_text()
+        for block in pages.blocks(text):
+            if block.language != "python":
+                continue
+            for node in ast.walk(ast.parse(block.code)):
+                if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "tfcompress":
+                    found |= {f"{node.module}.{alias.name}": path.name for alias in node.names}
+        found |= dict.fromkeys(re.findall(r"`(tfcompress(?:\.\w+)+)", text), path.name)
+    return found
+
+
+def _anchors(text: str) -> set[str]:
+    """Returns the anchors of a page's headings as MkDocs and GitHub make them of plain words."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+@each_page
+def test_internal_links_lead_somewhere(path):
+    text = FENCED.sub("", path.read_text())
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), f"{path.name} links {link}"
+        assert not anchor or anchor in _anchors(target.read_text()), (
+            f"{path.name} links {link}, which has no such heading"
+        )
 
 
 # The runner itself: it sees what it looks for.

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 
 import tfcompress as tfc
@@ -19,7 +20,8 @@ from tfcompress.errors import ModelError
 from tfcompress.interpreter import open_model
 from tfcompress.metadata import Normalisation, attach, read
 
-DIGITS = Path(__file__).resolve().parents[1] / "models" / "digits" / "digits_int8.tflite"
+ROOT = Path(__file__).resolve().parents[1]
+DIGITS = ROOT / "models" / "digits" / "digits_int8.tflite"
 LABELS = [f"digit {i}" for i in range(10)]
 
 
@@ -284,6 +286,25 @@ def test_mediapipe_classifies_photographs_with_a_real_model(mediapipe_python, sh
         assert expected[index] == expected.max()
     accuracy = np.mean([answer[0][0] == wanted for answer, wanted in zip(answers, truth, strict=True)])
     assert accuracy >= 0.8  # 0.89 on all 500
+
+
+@pytest.mark.slow
+def test_mediapipe_takes_the_file_of_the_guide(mediapipe_python, tmp_path, monkeypatch):
+    """docs/android.md names ``classifier.tflite`` to an app."""
+    path = ROOT / "docs" / "android.md"
+    monkeypatch.chdir(tmp_path)
+    page = pages.Page(path, tmp_path)
+    for block in pages.blocks(path.read_text()):
+        if block.language in ("python", "bash") and block.reason is None:
+            page.run(block)
+    pictures, classes = coloured_squares(6)
+    answers = classify(mediapipe_python, tmp_path / "classifier.tflite", pictures, tmp_path)
+    assert [answer[0][1] for answer in answers] == [("red", "green", "blue")[index] for index in classes]
+    scores = next(
+        iter(open_model(tmp_path / "classifier.tflite").run(pictures.astype(np.float32) / 127.5 - 1).values())
+    )
+    for answer, expected in zip(answers, scores, strict=True):
+        assert answer[0][2] == pytest.approx(expected.max(), abs=1.5 / 256)
 
 
 @pytest.mark.slow

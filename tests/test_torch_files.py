@@ -1,4 +1,4 @@
-"""PyTorch files judged by their bytes, hostile ones among them; none of this needs PyTorch."""
+"""PyTorch files judged by their bytes, hostile ones among them; only the last test needs PyTorch."""
 
 import json
 import subprocess
@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from tfcompress import torch_files
-from tfcompress.errors import ModelError
+from tfcompress import torch_files, torch_modules, torch_source
+from tfcompress.errors import ConversionError, ModelError
 
 SYMBOL = "Symbol('s77', positive=True, integer=True)"
 
@@ -107,5 +107,43 @@ def test_without_pytorch_the_message_says_what_to_install(tmp_path):
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "pip install 'tfcompress[torch]'" in done.stdout
+    assert "pip install -c constraints.txt -e '.[torch]'" in done.stdout
     assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "is_control_flow"),
+    [
+        ("Lowering not found: cond\n\nWhile executing %cond", True),
+        ("Lowering not found: while_loop", True),
+        ("Could not guard on data-dependent expression Eq(u0, 1)", True),
+        ("TS2EPConverter failed for node prim::Loop", True),
+        ("Lowering not found: aten.conv3d.default", False),
+        ("Lowering not found: aten.second.default", False),
+    ],
+)
+def test_only_branches_and_loops_are_told_to_be_rewritten(message, is_control_flow):
+    """The messages are those of PyTorch 2.13 and litert-torch 0.10; the next test provokes two of them."""
+    assert ("torch.where" in torch_modules.rewrite_advice(RuntimeError(message))) is is_control_flow
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_scripted_file_with_a_branch_says_how_to_write_it(tmp_path):
+    torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
+    pytest.importorskip("litert_torch", reason="the extra [torch] is not installed")
+
+    class Deciding(torch.nn.Module):
+        def forward(self, x):
+            if bool(x.sum() > 0):
+                y = torch.relu(x)
+            else:
+                y = torch.tanh(x)
+            return y
+
+    torch.jit.script(Deciding()).save(tmp_path / "deciding.pt")
+    for model in (tmp_path / "deciding.pt", Deciding()):
+        with pytest.raises(ConversionError, match=r"eciding.*torch\.where"):
+            torch_source.lower_torch(model, input_shapes={"x": (1, 4)})

@@ -68,7 +68,7 @@ def _counted(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray])
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise DataError("COCO's mAP needs pycocotools. Received: none. pip install 'tfcompress[coco]'.") from error
+        raise DataError("COCO's mAP needs pycocotools. Received: none. Type: pip install pycocotools") from error
     if not isinstance(truth, Mapping) or not {"boxes", "classes"} <= set(truth):
         raise DataError(
             "COCO's mAP needs arrays boxes and classes. Received: other labels. Store both in the .npz file."

@@ -19,7 +19,7 @@ from . import torch_files
 from .errors import ModelError
 from .quiet import converter_silenced
 
-__all__ = ["Opened", "evaluating", "frameworks", "is_torch", "open_module", "run_on_example"]
+__all__ = ["Opened", "evaluating", "frameworks", "is_torch", "open_module", "rewrite_advice", "run_on_example"]
 
 _PICTURES = 4  # axes of an input that holds pictures
 _MOST_COLOURS = 4
@@ -28,6 +28,8 @@ _HOW_TO_EXPORT = (
     "Export the module that it was made from: torch.export.save(torch.export.export(module.eval(), "
     "(torch.zeros(1, 3, 224, 224),)), 'model.pt2')"
 )
+# How PyTorch's converters name a branch or a loop: torch.export's operators, its refusal, and TorchScript's nodes.
+_CONTROL_FLOW = re.compile(r"Lowering not found: (?:cond|while_loop)\b|data-dependent expression|prim::(?:If|Loop)\b")
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def frameworks(name: str, *, debug: bool = False) -> tuple[Any, Any]:
         except ImportError as error:
             raise ModelError(
                 f"A PyTorch model needs the extra [torch]. Received: {name} without it ({error}). "
-                "Run: pip install 'tfcompress[torch]'"
+                "In a clone of tfcompress: pip install -c constraints.txt -e '.[torch]'"
             ) from error
     return torch, litert_torch
 
@@ -320,6 +322,7 @@ def _from_script(
         except Exception as error:  # the converter is a prototype that raises whatever it meets
             raise ModelError(
                 f"PyTorch {torch.__version__} cannot read the TorchScript model {name}: {first_line(error)} {_HOW_TO_EXPORT}"
+                f"{f'. {advice}' if (advice := rewrite_advice(error)) else ''}"
             ) from error
 
     def call(inputs: Mapping[str, Any]) -> Any:
@@ -346,6 +349,23 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = (lines[0][:300] if lines else type(error).__name__).rstrip(".:! ")
     return f"{text}."
+
+
+def rewrite_advice(error: BaseException) -> str:
+    """Returns how to write a branch or a loop that depends on data so that it can be converted; "" for other errors.
+
+    Example:
+        >>> rewrite_advice(RuntimeError("Lowering not found: cond"))[:61]
+        'Branches and loops that depend on data cannot be converted: w'
+        >>> rewrite_advice(RuntimeError("Lowering not found: aten.foo"))
+        ''
+    """
+    if not _CONTROL_FLOW.search(str(error)):
+        return ""
+    return (
+        "Branches and loops that depend on data cannot be converted: write torch.where(condition, this, that) in place of "
+        "an if, a fixed number of steps in place of a while, and convert the module."
+    )
 
 
 def to_numpy(tensor: Any) -> np.ndarray:

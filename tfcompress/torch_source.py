@@ -95,9 +95,10 @@ def lower_torch(
         try:
             exported = litert_torch.convert(adapter, (), dict(fed)).model_content()
         except Exception as error:  # PyTorch and the converter raise many kinds, none of a common parent
+            otherwise = "Replace what is named, or run with --debug for the converter's own log."
             raise ConversionError(
                 f"The model cannot be expressed in TFLite's ops: {opened.name} ({torch_modules.first_line(error)}) "
-                "Replace what is named, or run with --debug for the converter's own log."
+                f"{torch_modules.rewrite_advice(error) or otherwise}"
             ) from error
     content, order = _repaired(exported, outputs)
     names = tuple(outputs[i] for i in order)

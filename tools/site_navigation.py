@@ -11,13 +11,14 @@ SECTION = "Applications and models"
 
 
 def on_config(config: Any) -> Any:
-    """Adds a section with the pages that no section names, in the order of their names."""
+    """Adds the pages that no section names to those of ``SECTION``, in the order of their names."""
     folder = Path(config.docs_dir)
     named = set(_pages(config.nav))
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
     unnamed = [page for page in found if page not in named]
-    if unnamed:
-        config.nav = [*config.nav, {SECTION: unnamed}]
+    for entry in config.nav:
+        if SECTION in entry:
+            entry[SECTION] = [*entry[SECTION], *unnamed]
     return config
 
 

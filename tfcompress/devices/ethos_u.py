@@ -102,7 +102,8 @@ class EthosUDevice:
         """
         if importlib.util.find_spec("ethosu") is None:
             raise DeviceError(
-                f"{self.name} needs the package {PACKAGE}. Received: not installed. Type: pip install 'tfcompress[ethos-u]'"
+                f"{self.name} needs the package {PACKAGE}. Received: not installed. In a clone of tfcompress: "
+                "pip install -c constraints.txt -e '.[ethos-u]'"
             )
         if request["kind"] not in ("latency", "profile"):
             raise DeviceError(

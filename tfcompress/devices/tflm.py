@@ -72,7 +72,8 @@ class TflmDevice:
         """
         if importlib.util.find_spec("tflite_micro") is None:
             raise DeviceError(
-                f"tflm needs the package {PACKAGE} (x86-64). Received: not installed. Type: pip install 'tfcompress[tflm]'"
+                f"tflm needs the package {PACKAGE} (x86-64). Received: not installed. In a clone of tfcompress: "
+                "pip install -c constraints.txt -e '.[tflm]'"
             )
         name = request.get("name") or str(files["model"])
         known = child.call(
