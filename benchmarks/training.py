@@ -3,7 +3,8 @@
 ``python benchmarks/training.py --rounds=20 --json=training.json``. ResNet-8 (32x32) and MobileNetV1-0.25 (96x96), batch 64,
 random pictures. Each framework and each kind of training (float, pruning, QAT) is a process of its own, so that peak memory
 is its own; all of them are alive at once, and in each round one after the other trains a few steps while the others wait.
-Ratios are taken round by round. The first round, which compiles, and the first step of each turn do not count.
+Ratios are taken round by round. The first round, which compiles, and the first step of each turn do not count. Masks move
+every 100 steps, TFMOT's default: what is compared is the step between, and not the ranking of the weights.
 """
 
 import itertools
