@@ -57,13 +57,21 @@ def test_a_second_fit_with_the_same_instance_works():
 
 
 @pytest.mark.parametrize(
-    "layers", ["pointwise", ["point*"], lambda path, layer: path == "pointwise"], ids=["name", "patterns", "predicate"]
+    ("layers", "expected"),
+    [
+        ("pointwise", {"pointwise"}),
+        (["point*"], {"pointwise"}),
+        (keras.layers.Conv2D, {"stem", "pointwise"}),
+        ([keras.layers.Dense, "point*", keras.layers.DepthwiseConv2D], {"pointwise", "depthwise", "logits"}),
+        (lambda path, layer: path == "pointwise", {"pointwise"}),
+    ],
+    ids=["name", "patterns", "type", "types", "predicate"],
 )
-def test_only_the_chosen_layers_are_pruned(layers):
+def test_only_the_chosen_layers_are_pruned(layers, expected):
     model = compiled(tiny_cnn())
     fit(model, [tfc.MagnitudePruning(0.5, layers=layers, frequency=1)], epochs=1)
-    assert masks.sparsity(model.get_layer("pointwise").kernel.numpy()) == 0.5
-    assert masks.sparsity(model.get_layer("stem").kernel.numpy()) == 0.0
+    found = {name.partition("/")[0]: masks.sparsity(v.numpy()) for name, v in prunable_weights(model).items()}
+    assert found == {name: 0.5 if name in expected else 0.0 for name in found}
 
 
 def test_a_pattern_without_a_match_is_an_error_before_training():
@@ -208,7 +216,9 @@ def test_schedules_need_not_look_far_ahead(schedule):
     assert all(getattr(w, "constraint", None) is None for w in model.trainable_weights)
 
 
-@pytest.mark.parametrize("arguments", [{"mask": "magnitude"}, {"layers": 3}, {"layers": []}])
+@pytest.mark.parametrize(
+    "arguments", [{"mask": "magnitude"}, {"layers": 3}, {"layers": []}, {"layers": [3]}, {"layers": int}]
+)
 def test_wrong_arguments_are_refused_at_once(arguments):
     with pytest.raises(TypeError, match="Received"):
         tfc.MagnitudePruning(0.5, **arguments)

@@ -26,7 +26,7 @@ class ChannelPruning(MaskedTraining):
 
     Args:
         schedule: see ``MagnitudePruning``; the fraction of channels.
-        layers: which layers may lose channels, see ``MagnitudePruning``. Default: all.
+        layers: which layers may lose channels: patterns, classes or a predicate, see ``MagnitudePruning``. Default: all.
         frequency: optimizer steps between two moves of the masks. Default: 100.
         multiple_of: kept channels come in multiples of this. Default: 8.
         importance: "l1", "l2", "batch_norm" or an ``importance.Taylor``. Default: "l1".

@@ -51,10 +51,10 @@ class WeightClustering(keras.callbacks.Callback):
     Args:
         clusters: distinct values of a kernel, zero among them where the kernel is sparse, from 2 on. Default: 16.
         begin_epoch: first epoch, from 0, with clustered weights. Default: 0.
-        layers: which layers, see ``MagnitudePruning``. Default: all.
+        layers: which layers: patterns, classes or a predicate, see ``MagnitudePruning``. Default: all.
 
     Raises:
-        ValueError: fewer than 2 clusters, a negative epoch; at the start of ``fit``: a pattern without a match.
+        ValueError: fewer than 2 clusters, a negative epoch; at the start of ``fit``: a pattern or class without a match.
         TrainingError: the model is not built, or Keras does not run on TensorFlow.
 
     Example:

@@ -48,8 +48,8 @@ class MagnitudePruning(MaskedTraining):
     Args:
         schedule: callable from the optimizer step to a sparsity in [0, 1), a constant fraction, or a schedule object of
             TensorFlow's model optimization toolkit.
-        layers: which layers are pruned: a name pattern ("block_*"), several, a predicate (path, layer) -> bool, or None
-            for all. Default: None.
+        layers: which layers are pruned: a name pattern ("block_*"), a layer class (``keras.layers.Conv2D``, subclasses
+            too), a list of these, a predicate (path, layer) -> bool, or None for all. Default: None.
         frequency: optimizer steps between two moves of the masks. Default: 100.
         mask: function from (weights, sparsity) to a 0/1 array: ``masks.magnitude``, ``masks.Block((1, 4))``,
             ``masks.NofM(2, 4)`` or one of your own. Default: ``masks.magnitude``.
@@ -60,8 +60,8 @@ class MagnitudePruning(MaskedTraining):
 
     Raises:
         ValueError: a sparsity outside [0, 1), a frequency below 1, an unknown scope; at the start of ``fit``: a pattern
-            without a match, or a schedule that goes beyond an n:m pattern.
-        TypeError: a schedule that is not callable.
+            or class without a match, or a schedule that goes beyond an n:m pattern.
+        TypeError: a schedule that is not callable, or ``layers`` of another kind.
         TrainingError: Keras does not run on TensorFlow, or the model has nothing to prune.
 
     Example:
