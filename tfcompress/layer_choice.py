@@ -1,4 +1,7 @@
-"""Which layers are meant: by name pattern, by type, several of these, or a predicate. Does not know what for."""
+"""Which layers are meant: by name pattern, by type, several of these, or a predicate; the first and the last.
+
+Does not know what for.
+"""
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +9,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["Layers", "check", "matching"]
+__all__ = ["Layers", "check", "check_ends", "ends", "matching"]
 
 Layers = str | type | Sequence[str | type] | Callable[[str, Any], bool] | None
 
@@ -64,6 +67,24 @@ def matching(known: Mapping[str, Any], layers: Layers) -> list[str]:
             raise ValueError(f"Each {what} must match a layer. Received: {name}. Known: {listed}.")
         chosen += [path for path in matched if path not in chosen]
     return chosen
+
+
+def check_ends(protect: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns what ``protect`` names, "first", "last" or both, as a tuple; raises ``ValueError`` for anything else."""
+    named = (protect,) if isinstance(protect, str) else tuple(protect)
+    if not set(named) <= {"first", "last"}:
+        raise ValueError(f"protect must be 'first', 'last' or both. Received: protect={protect!r}.")
+    return named
+
+
+def ends(known: Sequence[str], protect: Sequence[str]) -> list[str]:
+    """Returns the first and the last of the ``known`` paths, as far as ``protect`` names them.
+
+    Example:
+        >>> ends(["stem", "block", "head"], ("first", "last"))
+        ['stem', 'head']
+    """
+    return [known[index] for end, index in (("first", 0), ("last", -1)) if known and end in protect]
 
 
 def _is_layer_class(value: Any) -> bool:

@@ -96,14 +96,11 @@ class MagnitudePruning(MaskedTraining):
         check_scope(scope)
         if scope == "global" and mask is not masks.magnitude and not isinstance(mask, masks.Block):
             raise ValueError(f"scope='global' needs masks.magnitude or masks.Block. Received: mask={mask!r}.")
-        ends = (protect,) if isinstance(protect, str) else tuple(protect)
-        if not set(ends) <= {"first", "last"}:
-            raise ValueError(f"protect must be 'first', 'last' or both. Received: protect={protect!r}.")
         if importance != "magnitude" and not callable(importance):
             raise ValueError(f"importance must be 'magnitude' or a Taylor. Received: importance={importance!r}.")
         self.mask = mask
         self.scope = scope
-        self.protect = ends
+        self.protect = layer_choice.check_ends(protect)
         self.importance = importance
 
     def _chosen(self) -> dict[str, Any]:
@@ -119,7 +116,7 @@ class MagnitudePruning(MaskedTraining):
         by_path = interception.layer_paths(self._subject)
         known = {name.rpartition("/")[0]: by_path[name.rpartition("/")[0]] for name in weights}
         chosen = layer_choice.matching(known, self.layers)
-        ends = [path for end, path in (("first", next(iter(known))), ("last", list(known)[-1])) if end in self.protect]
+        ends = layer_choice.ends(list(known), self.protect)
         found = {}
         for name, variable in weights.items():
             path = name.rpartition("/")[0]
