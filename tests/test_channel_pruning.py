@@ -63,6 +63,17 @@ def test_only_named_layers_lose_channels():
     assert [smaller.get_layer(name).filters for name in names] == [32, 8, 32]
 
 
+def test_protected_layers_keep_their_channels():
+    """The first convolution's, and those that a residual ties to it; a model's outputs stay in any case."""
+    model = compiled(model_with_residual(), jit_compile=False)
+    names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    model.fit(X, Y, verbose=0, callbacks=[tfc.ChannelPruning(0.5, protect=("first", "last"), frequency=1)])
+    smaller = tfc.remove_channels(model)
+    assert [smaller.get_layer(name).filters for name in names] == [32, 8, 32]
+    with pytest.raises(TrainingError, match=f"beside the protected ones. Received: .*, of which {names[0]} keep"):
+        model.fit(X, Y, verbose=0, callbacks=[tfc.ChannelPruning(0.5, layers=[names[0], names[2]], protect="first")])
+
+
 def test_network_slimming_by_batch_norm_scales():
     model = compiled(model_with_residual())
     penalty = tfc.L1Penalty(1e-2)
@@ -89,6 +100,7 @@ def test_taylor_importance_prunes_while_training():
         ({"scope": "all"}, "scope must be"),
         ({"importance": "size"}, "importance must be one of"),
         ({"frequency": 0}, "frequency must be"),
+        ({"protect": "middle"}, "protect must be"),
         ({"schedule": 75}, "Write 0.75 for 75 %"),
         ({"schedule": -0.5}, "must be a fraction"),
     ],

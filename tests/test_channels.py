@@ -259,6 +259,14 @@ def test_importance_by_batch_norm_needs_one():
     with pytest.raises(TrainingError, match="needs a BatchNorm"):
         tfc.remove_channels(model, sparsity=0.5, by="batch_norm")
     assert tfc.remove_channels(small(), sparsity=0.5, by="batch_norm").count_params() < small().count_params()
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(
+        layers.Conv2D(16, 3, activation="relu", name="bare")(conv(image, 16, name="normed"))
+    )
+    model = keras.Model(image, layers.Dense(2)(x))
+    with pytest.raises(TrainingError, match="none behind bare. Use 'l1' or leave these layers out"):
+        tfc.remove_channels(model, sparsity=0.5, by="batch_norm")
+    assert tfc.remove_channels(model, sparsity=0.5, by="batch_norm", layers="normed").get_layer("normed").filters == 8
 
 
 def test_multiply_adds_of_the_papers():

@@ -98,12 +98,11 @@ def remove_channels(
                 "tfcompress.ChannelPruning first, or name sparsity, multiply_adds or target_latency."
             )
         return removal.remove(model, plan, removed)
-    scores = importance.channel_scores(model, plan, by)
+    ranked = removal.eligible(plan, model, layers)
+    scores = importance.channel_scores(model, ranked, by)
 
     def smaller(fraction: float) -> keras.Model:
-        chosen = removal.choose(
-            plan, scores, fraction, multiple_of=multiple_of, jointly=scope == "global", layers=layers, model=model
-        )
+        chosen = removal.choose(ranked, scores, fraction, multiple_of=multiple_of, jointly=scope == "global")
         return removal.remove(model, plan, chosen)
 
     if sparsity is not None:
