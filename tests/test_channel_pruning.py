@@ -81,9 +81,13 @@ def test_network_slimming_by_batch_norm_scales():
     gammas = [layer.gamma for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert all(gamma.regularizer is None for gamma in gammas)
     assert np.mean([np.abs(np.asarray(gamma)).mean() for gamma in gammas]) < 0.98
+    first, middle, last = (np.abs(np.asarray(gamma)) for gamma in gammas)
+    tied = first / first.mean() + last / last.mean()  # the residual's two ends go together
+    least = [np.sort(np.argsort(each)[: len(each) // 2]).tolist() for each in (tied, middle, tied)]
     model.fit(X, Y, epochs=1, verbose=0, callbacks=[tfc.ChannelPruning(0.5, importance="batch_norm", frequency=1)])
     plan = channels.plan(model)
     assert len(removal.emptied(plan, model)) == 24  # half of 32 and of 16
+    assert [np.flatnonzero(np.asarray(gamma) == 0).tolist() for gamma in gammas] == least
 
 
 def test_taylor_importance_prunes_while_training():
