@@ -44,6 +44,13 @@ def shared_data(shared_root: Path) -> Path:
     return shared_root / "data"
 
 
+@pytest.fixture
+def toolkit_schedules(monkeypatch):
+    """TFMOT's own schedules; its import asks for Keras 2 in the environment, which is undone."""
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")
+    return pytest.importorskip("tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule")
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if SHARED_FIXTURES & set(getattr(item, "fixturenames", ())):

@@ -63,6 +63,17 @@ def test_only_named_layers_lose_channels():
     assert [smaller.get_layer(name).filters for name in names] == [32, 8, 32]
 
 
+def test_protected_layers_keep_their_channels():
+    """The first convolution's, and those that a residual ties to it; a model's outputs stay in any case."""
+    model = compiled(model_with_residual(), jit_compile=False)
+    names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    model.fit(X, Y, verbose=0, callbacks=[tfc.ChannelPruning(0.5, protect=("first", "last"), frequency=1)])
+    smaller = tfc.remove_channels(model)
+    assert [smaller.get_layer(name).filters for name in names] == [32, 8, 32]
+    with pytest.raises(TrainingError, match=f"beside the protected ones. Received: .*, of which {names[0]} keep"):
+        model.fit(X, Y, verbose=0, callbacks=[tfc.ChannelPruning(0.5, layers=[names[0], names[2]], protect="first")])
+
+
 def test_network_slimming_by_batch_norm_scales():
     model = compiled(model_with_residual())
     penalty = tfc.L1Penalty(1e-2)
@@ -70,9 +81,13 @@ def test_network_slimming_by_batch_norm_scales():
     gammas = [layer.gamma for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert all(gamma.regularizer is None for gamma in gammas)
     assert np.mean([np.abs(np.asarray(gamma)).mean() for gamma in gammas]) < 0.98
+    first, middle, last = (np.abs(np.asarray(gamma)) for gamma in gammas)
+    tied = first / first.mean() + last / last.mean()  # the residual's two ends go together
+    least = [np.sort(np.argsort(each)[: len(each) // 2]).tolist() for each in (tied, middle, tied)]
     model.fit(X, Y, epochs=1, verbose=0, callbacks=[tfc.ChannelPruning(0.5, importance="batch_norm", frequency=1)])
     plan = channels.plan(model)
     assert len(removal.emptied(plan, model)) == 24  # half of 32 and of 16
+    assert [np.flatnonzero(np.asarray(gamma) == 0).tolist() for gamma in gammas] == least
 
 
 def test_taylor_importance_prunes_while_training():
@@ -89,6 +104,7 @@ def test_taylor_importance_prunes_while_training():
         ({"scope": "all"}, "scope must be"),
         ({"importance": "size"}, "importance must be one of"),
         ({"frequency": 0}, "frequency must be"),
+        ({"protect": "middle"}, "protect must be"),
         ({"schedule": 75}, "Write 0.75 for 75 %"),
         ({"schedule": -0.5}, "must be a fraction"),
     ],

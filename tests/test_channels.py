@@ -254,11 +254,56 @@ def test_taylor_keeps_what_the_loss_needs():
     assert not np.allclose(by_size.predict(x, verbose=0), expected, atol=1e-2)
 
 
+def one_for_each_importance():
+    """A model of four channels of which every importance finds another one the least."""
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(4, use_bias=False, name="hidden"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dense(1, use_bias=False, name="head"),
+        ]
+    )
+    # By column: the smallest sum of magnitudes, the smallest root of squares, the smallest scale, unread by the head.
+    kernel = [[2.0, 0.0, 0.0, 0.0], [0.9, 0.9, 0.9, 0.9], [2.0, 2.0, 0.0, 0.0], [3.0, 1.0, 0.0, 0.0]]
+    model.get_layer("hidden").kernel.assign(np.transpose(kernel))
+    model.get_layer("norm").gamma.assign([1.0, 1.0, 0.1, 1.0])
+    model.get_layer("head").kernel.assign([[1.0], [1.0], [20.0], [0.0]])
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+    return model
+
+
+ONES, ZEROS = np.ones((8, 4), np.float32), np.zeros((8, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("by", "least"),
+    [("l1", 0), ("l2", 1), ("batch_norm", 2), (tfc.importance.Taylor(ONES, ZEROS), 3)],
+    ids=["l1", "l2", "batch_norm", "Taylor"],
+)
+def test_every_importance_takes_the_channel_that_it_finds_least(by, least):
+    model = one_for_each_importance()
+    kernel = np.asarray(model.get_layer("hidden").kernel)
+    smaller = tfc.remove_channels(model, sparsity=0.25, multiple_of=1, by=by)
+    assert np.array_equal(smaller.get_layer("hidden").kernel, np.delete(kernel, least, axis=1))
+    model.fit(ONES, ZEROS, verbose=0, callbacks=[tfc.ChannelPruning(0.25, multiple_of=1, importance=by, frequency=1)])
+    emptied = ~np.asarray(model.get_layer("hidden").kernel).any(axis=0)
+    assert np.flatnonzero(emptied).tolist() == [least]
+
+
 def test_importance_by_batch_norm_needs_one():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(16), layers.ReLU(), layers.Dense(2)])
     with pytest.raises(TrainingError, match="needs a BatchNorm"):
         tfc.remove_channels(model, sparsity=0.5, by="batch_norm")
     assert tfc.remove_channels(small(), sparsity=0.5, by="batch_norm").count_params() < small().count_params()
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(
+        layers.Conv2D(16, 3, activation="relu", name="bare")(conv(image, 16, name="normed"))
+    )
+    model = keras.Model(image, layers.Dense(2)(x))
+    with pytest.raises(TrainingError, match="none behind bare. Use 'l1' or leave these layers out"):
+        tfc.remove_channels(model, sparsity=0.5, by="batch_norm")
+    assert tfc.remove_channels(model, sparsity=0.5, by="batch_norm", layers="normed").get_layer("normed").filters == 8
 
 
 def test_multiply_adds_of_the_papers():

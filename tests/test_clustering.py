@@ -1,6 +1,7 @@
 """Weight clustering: few values, zeros kept, smaller downloads, constraints in any order."""
 
 import gzip
+import warnings
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
 from tfcompress import flatbuffer
 from tfcompress.clustering import centroids
+from tfcompress.errors import TrainingError
 
 X, Y = striped_pictures(128)
 
@@ -115,6 +117,42 @@ def test_only_named_layers():
     assert len(np.unique(values(model, "stem"))) > 3
 
 
+def test_clustering_after_the_last_epoch_says_so_in_one_warning():
+    with pytest.warns(UserWarning, match="Received: begin_epoch=9, and no weight was clustered") as caught:
+        fit(compiled(tiny_cnn(), jit_compile=False), tfc.WeightClustering(4, begin_epoch=9), epochs=2)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_clustering_that_waits_in_vain_says_so_beside_pruning(first):
+    callbacks = [tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.5, end=1000)), tfc.WeightClustering(4)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(compiled(tiny_cnn(), jit_compile=False), callbacks[first], callbacks[1 - first], epochs=2)
+    messages = sorted(str(each.message) for each in caught if each.category is UserWarning)
+    assert len(messages) == 2
+    assert "the schedule would reach 50.0%" in messages[0]
+    assert "Received: pruning that had not reached its final sparsity" in messages[1]
+
+
+@pytest.mark.parametrize(("protect", "dense"), [("first", {"stem"}), (("first", "last"), {"stem", "logits"})], ids=str)
+def test_first_and_last_layer_are_protected_on_request(protect, dense):
+    model = fit(compiled(tiny_cnn(), jit_compile=False), tfc.WeightClustering(3, protect=protect), epochs=1)
+    counts = {name: len(np.unique(values(model, name))) for name in ("stem", "pointwise", "logits")}
+    assert {name for name, count in counts.items() if count > 3} == dense
+    with pytest.raises(
+        TrainingError, match="beside the protected ones. Received: .*, of which logits keep their values"
+    ):
+        fit(compiled(tiny_cnn()), tfc.WeightClustering(3, layers="logits", protect="last"))
+
+
+def test_nothing_to_cluster_is_an_error():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
+    model.compile("sgd", "mse")
+    with pytest.raises(TrainingError, match="must have a layer to cluster"):
+        model.fit(np.ones((4, 4)), np.ones((4, 4)), verbose=0, callbacks=[tfc.WeightClustering(4)])
+
+
 def test_centroids_of_few_values_are_those_values():
     assert centroids(np.array([2.0, 2.0, 7.0]), 8).tolist() == [2.0, 7.0]
 
@@ -123,5 +161,7 @@ def test_centroids_of_few_values_are_those_values():
 def test_wrong_arguments(arguments):
     with pytest.raises(ValueError, match="must be a whole number"):
         tfc.WeightClustering(**arguments)
+    with pytest.raises(ValueError, match="protect must be 'first', 'last' or both"):
+        tfc.WeightClustering(protect="middle")
     with pytest.raises(ValueError, match="must match a layer"):
         fit(compiled(tiny_cnn()), tfc.WeightClustering(layers="nothing"))

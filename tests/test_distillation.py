@@ -123,6 +123,21 @@ def test_all_callbacks_work_on_the_student(teacher):
     assert not np.allclose(student.predict(X, verbose=0), fake)  # the student itself is the float model
 
 
+def test_a_checkpoint_is_the_students_file(teacher, tmp_path):
+    """A distiller's own would bring the teacher and code along, and convert refused it."""
+    path = tmp_path / "d.keras"
+    student = tiny_cnn()
+    distiller = compiled(tfc.distill(student, teacher, features={"stem_relu": "features"}))
+    callbacks = [tfc.QuantizationAwareTraining(), keras.callbacks.ModelCheckpoint(path)]
+    distiller.fit(X, Y, epochs=2, batch_size=64, verbose=0, callbacks=callbacks)
+    loaded = keras.models.load_model(path)
+    assert loaded.to_json() == student.to_json()
+    assert np.array_equal(loaded.predict(X, verbose=0), student.predict(X, verbose=0))
+    result = tfc.convert(path, target="cpu-int8")
+    assert result.points.trained > 5
+    assert result.points.calibrated == 0
+
+
 def test_channel_pruning_and_penalties_work_on_the_student(teacher):
     keras.utils.set_random_seed(0)
     student = tiny_cnn()

@@ -132,6 +132,26 @@ def test_channels_leave_without_a_trace(build):
     )
 
 
+@pytest.mark.parametrize("callback", [tfc.MagnitudePruning, tfc.ChannelPruning])
+def test_taylor_importance_of_many_outputs(callback):
+    """The gradient is that of the sum of the outputs' losses."""
+    x = {"image": PICTURES, "numbers": NUMBERS}
+    y = {"kind": np.ones((32, 3), np.float32), "size": np.ones((32, 1), np.float32)}
+
+    def total(wanted, answers):
+        return sum(keras.ops.mean((answers[name] - wanted[name]) ** 2) for name in wanted)
+
+    by = tfc.importance.Taylor(x, y)
+    options = {"multiple_of": 1} if callback is tfc.ChannelPruning else {}
+    model, _ = fit(many_inputs_and_outputs, callback(0.5, importance=by, frequency=4, **options))
+    kernels = list(prunable_weights(model).values())
+    for ours, wanted in zip(by(model, kernels), tfc.importance.Taylor(x, y, loss=total)(model, kernels), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-6)  # float32 sums in another order
+    hidden = np.asarray(model.get_layer("hidden").kernel)
+    assert np.mean(hidden == 0) == 0.5
+    assert (np.sum(~hidden.any(axis=0)) == 8) == (callback is tfc.ChannelPruning)
+
+
 def test_channels_of_a_subclassed_model_are_refused_before_training():
     with pytest.raises(TrainingError, match="a subclassed model"):
         fit(subclassed, tfc.ChannelPruning(0.5))

@@ -187,6 +187,18 @@ def test_taylor_importance_ranks_by_the_loss():
     by = tfc.importance.Taylor(X, Y)
     fit(model, tfc.MagnitudePruning(0.5, importance=by, frequency=2), epochs=1)
     assert masks.sparsity(np.asarray(model.get_layer("pointwise").kernel)) == 0.5
+    dense = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(1, name="head")]
+    )
+    dense.get_layer("hidden").kernel.assign(np.repeat([[5.0] * 4 + [0.1] * 4], 4, axis=0))
+    dense.get_layer("head").kernel.assign([[0.0]] * 4 + [[1.0]] * 4)  # reads the small ones only
+    x, y = np.ones((8, 4), np.float32), np.zeros((8, 1), np.float32)
+    for importance, gone in ((tfc.importance.Taylor(x, y), [0, 1, 2, 3]), ("magnitude", [4, 5, 6, 7])):
+        trained = keras.models.clone_model(dense)
+        trained.set_weights(dense.get_weights())
+        trained.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+        trained.fit(x, y, verbose=0, callbacks=[tfc.MagnitudePruning(0.5, layers="hidden", importance=importance)])
+        assert np.flatnonzero(~np.asarray(trained.get_layer("hidden").kernel).any(axis=0)).tolist() == gone
     with pytest.raises(TrainingError, match="needs a loss"):
         by(tiny_cnn(), [])
 

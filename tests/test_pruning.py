@@ -28,6 +28,34 @@ def test_every_kernel_has_exactly_the_scheduled_zeros(options):
     assert history.history["sparsity"][-1] == pytest.approx(0.7, abs=0.01)  # whole weights in small kernels
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        tfc.schedules.Constant(0.75, begin=3),
+        tfc.schedules.Cosine(final=0.75, end=6),
+        tfc.schedules.Join([tfc.schedules.Polynomial(final=0.5, end=3), tfc.schedules.Constant(0.75)], [5]),
+        "PolynomialDecay",
+    ],
+    ids=["Constant", "Cosine", "Join", "PolynomialDecay of TFMOT"],
+)
+def test_every_schedule_gives_exactly_its_zeros(schedule, request):
+    if isinstance(schedule, str):
+        decay = getattr(request.getfixturevalue("toolkit_schedules"), schedule)
+        schedule = decay(0.0, 0.75, begin_step=0, end_step=6, power=3, frequency=2)
+    model = compiled(tiny_cnn(), jit_compile=False)
+    zeros = []
+    kernel = model.get_layer("pointwise").kernel
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: zeros.append(int((kernel.numpy() == 0).sum()))
+    )
+    fit(model, [tfc.MagnitudePruning(schedule, frequency=1), watch])
+    resolved = tfc.schedules.resolve(schedule)
+    assert zeros == [masks.pruned_count(64, resolved(step)) for step in range(8)]
+    for variable in prunable_weights(model).values():
+        values = variable.numpy()
+        assert int((values == 0).sum()) == masks.pruned_count(values.size, 0.75)
+
+
 def test_the_model_is_plain_afterwards():
     model = compiled(tiny_cnn())
     before = model.to_json()
@@ -57,13 +85,21 @@ def test_a_second_fit_with_the_same_instance_works():
 
 
 @pytest.mark.parametrize(
-    "layers", ["pointwise", ["point*"], lambda path, layer: path == "pointwise"], ids=["name", "patterns", "predicate"]
+    ("layers", "expected"),
+    [
+        ("pointwise", {"pointwise"}),
+        (["point*"], {"pointwise"}),
+        (keras.layers.Conv2D, {"stem", "pointwise"}),
+        ([keras.layers.Dense, "point*", keras.layers.DepthwiseConv2D], {"pointwise", "depthwise", "logits"}),
+        (lambda path, layer: path == "pointwise", {"pointwise"}),
+    ],
+    ids=["name", "patterns", "type", "types", "predicate"],
 )
-def test_only_the_chosen_layers_are_pruned(layers):
+def test_only_the_chosen_layers_are_pruned(layers, expected):
     model = compiled(tiny_cnn())
     fit(model, [tfc.MagnitudePruning(0.5, layers=layers, frequency=1)], epochs=1)
-    assert masks.sparsity(model.get_layer("pointwise").kernel.numpy()) == 0.5
-    assert masks.sparsity(model.get_layer("stem").kernel.numpy()) == 0.0
+    found = {name.partition("/")[0]: masks.sparsity(v.numpy()) for name, v in prunable_weights(model).items()}
+    assert found == {name: 0.5 if name in expected else 0.0 for name in found}
 
 
 def test_a_pattern_without_a_match_is_an_error_before_training():
@@ -82,14 +118,14 @@ def test_nothing_to_prune_is_an_error():
 
 def test_a_fit_that_ends_too_early_says_so():
     model = compiled(tiny_cnn())
-    with pytest.warns(UserWarning, match="the schedule would reach 80.0%"):
+    with pytest.warns(UserWarning, match="the schedule would reach 80.0%") as caught:
         fit(model, [tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.8, end=1000))], epochs=1)
+    assert len(caught) == 1
 
 
-def test_the_toolkits_schedules_are_accepted_as_they_are():
-    toolkit = pytest.importorskip("tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule")
+def test_the_toolkits_schedules_are_accepted_as_they_are(toolkit_schedules):
     model = compiled(tiny_cnn())
-    fit(model, [tfc.MagnitudePruning(toolkit.ConstantSparsity(0.5, begin_step=0, frequency=1), frequency=1)])
+    fit(model, [tfc.MagnitudePruning(toolkit_schedules.ConstantSparsity(0.5, begin_step=0, frequency=1), frequency=1)])
     assert masks.sparsity(model.get_layer("stem").kernel.numpy()) == 0.5
 
 
@@ -208,7 +244,9 @@ def test_schedules_need_not_look_far_ahead(schedule):
     assert all(getattr(w, "constraint", None) is None for w in model.trainable_weights)
 
 
-@pytest.mark.parametrize("arguments", [{"mask": "magnitude"}, {"layers": 3}, {"layers": []}])
+@pytest.mark.parametrize(
+    "arguments", [{"mask": "magnitude"}, {"layers": 3}, {"layers": []}, {"layers": [3]}, {"layers": int}]
+)
 def test_wrong_arguments_are_refused_at_once(arguments):
     with pytest.raises(TypeError, match="Received"):
         tfc.MagnitudePruning(0.5, **arguments)

@@ -8,10 +8,15 @@ RISING = [
     schedules.Constant(0.5, begin=3),
     schedules.Polynomial(final=0.9, end=50),
     schedules.Polynomial(final=0.75, initial=0.25, begin=10, end=20, power=1),
+    schedules.Cosine(final=0.8, end=60),
+    schedules.Cosine(final=0.75, initial=0.25, begin=10, end=20),
+    schedules.Join(
+        [schedules.Cosine(final=0.5, end=10), 0.5, schedules.Polynomial(final=0.9, initial=0.5, end=30)], [20, 40]
+    ),
 ]
 
 
-@pytest.mark.parametrize("schedule", RISING, ids=repr)
+@pytest.mark.parametrize("schedule", RISING, ids=lambda schedule: type(schedule).__name__)
 def test_is_bounded_and_never_falls(schedule):
     values = [schedule(step) for step in range(100)]
     assert all(0 <= value < 1 for value in values)
@@ -23,9 +28,8 @@ def test_polynomial_is_linear_at_power_one():
     assert (schedule(9), schedule(10), schedule(15), schedule(20), schedule(99)) == (0.0, 0.25, 0.5, 0.75, 0.75)
 
 
-def test_polynomial_equals_the_toolkits_own():
-    toolkit = pytest.importorskip("tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule")
-    theirs = toolkit.PolynomialDecay(0.1, 0.8, begin_step=5, end_step=45, power=3, frequency=1)
+def test_polynomial_equals_the_toolkits_own(toolkit_schedules):
+    theirs = toolkit_schedules.PolynomialDecay(0.1, 0.8, begin_step=5, end_step=45, power=3, frequency=1)
     ours = schedules.Polynomial(final=0.8, initial=0.1, begin=5, end=45)
     resolved = schedules.resolve(theirs)
     for step in range(5, 46):

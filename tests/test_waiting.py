@@ -66,6 +66,35 @@ def test_a_checkpoint_holds_no_dense_model(tmp_path):
     assert np.mean(np.asarray(kernel) == 0) == 0.75
 
 
+def test_a_checkpoint_of_the_best_epoch_converts_without_data(tmp_path):
+    path = tmp_path / "best.keras"
+    save = keras.callbacks.ModelCheckpoint(path, monitor="loss", mode="max", save_best_only=True)
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.75, end=9), frequency=1)
+    callbacks = [pruning, tfc.QuantizationAwareTraining(begin_epoch=2), tfc.after_schedule(save)]
+    model = compiled(tiny_cnn(), jit_compile=False)
+    model.fit(X, Y, batch_size=32, epochs=5, verbose=0, callbacks=callbacks)
+    result = tfc.convert(path, target="cpu-int8")
+    assert (result.points.trained, result.points.calibrated) == (6, 0)
+    assert result.float_tensors == ()
+    assert np.mean(np.asarray(keras.models.load_model(path).get_layer("pointwise").kernel) == 0) == 0.75
+
+
+def test_a_distillers_best_epoch_is_sparse_and_quantized():
+    student = tiny_cnn()
+    distiller = tfc.distill(student, tiny_cnn(seed=1))
+    compiled(distiller, jit_compile=False)
+    stop, seen = stopping(), {}
+    qat = tfc.QuantizationAwareTraining(begin_epoch=2, momentum=0.5)
+    pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.75, end=9), frequency=1)
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.update({epoch: dict(qat.ranges)}))
+    callbacks = [tfc.after_schedule(stop), pruning, qat, watch]
+    distiller.fit(X, Y, batch_size=32, epochs=6, verbose=0, callbacks=callbacks)
+    assert 2 <= stop.best_epoch < 5
+    assert qat.ranges == seen[stop.best_epoch]
+    assert np.mean(np.asarray(student.get_layer("pointwise").kernel) == 0) == 0.75
+    assert tfc.convert(student, target="cpu-int8").points.calibrated == 0
+
+
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_averaged_weights_are_sparse_and_quantized(position):
     """Averages begin anew where the schedule ends: of the dense weights before nothing is left."""

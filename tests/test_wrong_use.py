@@ -39,7 +39,9 @@ def test_a_model_that_was_not_built(name):
 
 @each_callback
 @pytest.mark.parametrize(
-    "layers", ["nothing*", ["*", "nothing"], lambda path, layer: False], ids=["name", "list", "function"]
+    "layers",
+    ["nothing*", ["*", "nothing"], keras.layers.Conv1D, ["*", keras.layers.Conv1D], lambda path, layer: False],
+    ids=["name", "list", "type", "list with a type", "function"],
 )
 def test_layers_that_do_not_exist(name, layers):
     model = dense()

@@ -4,15 +4,16 @@ Which channels belong together is found by ``channels``, which go by ``removal``
 ``masking``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from . import channels, importance, removal
+from . import channels, importance, layer_choice, removal
 from .errors import TrainingError
 from .layer_choice import Layers
 from .masking import MaskedTraining, check_built, check_scope
+from .pruning import prunable_weights
 
 __all__ = ["ChannelPruning"]
 
@@ -26,12 +27,14 @@ class ChannelPruning(MaskedTraining):
 
     Args:
         schedule: see ``MagnitudePruning``; the fraction of channels.
-        layers: which layers may lose channels, see ``MagnitudePruning``. Default: all.
+        layers: which layers may lose channels: patterns, classes or a predicate, see ``MagnitudePruning``. Default: all.
         frequency: optimizer steps between two moves of the masks. Default: 100.
         multiple_of: kept channels come in multiples of this. Default: 8.
         importance: "l1", "l2", "batch_norm" or an ``importance.Taylor``. Default: "l1".
         scope: "layer" gives each layer the scheduled sparsity, "global" ranks the channels of all together.
             Default: "layer".
+        protect: the layers that keep all their channels: "first", "last" or both, of those that ``MagnitudePruning`` could
+            prune; the channels of a model's outputs stay in any case. Default: none.
 
     Raises:
         ValueError: see ``MagnitudePruning``; an unknown importance.
@@ -61,6 +64,7 @@ class ChannelPruning(MaskedTraining):
         multiple_of: int = 8,
         importance: Any = "l1",
         scope: str = "layer",
+        protect: str | Sequence[str] = (),
     ) -> None:
         super().__init__(schedule, layers, frequency)
         if isinstance(multiple_of, bool) or not isinstance(multiple_of, int) or multiple_of < 1:
@@ -70,7 +74,9 @@ class ChannelPruning(MaskedTraining):
         self.multiple_of = multiple_of
         self.importance = importance
         self.scope = scope
+        self.protect = layer_choice.check_ends(protect)
         self._plan: channels.ChannelPlan | None = None
+        self._ranked: channels.ChannelPlan | None = None  # the same, with the blocks that may lose channels only
         self._removed: set[int] = set()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -87,19 +93,21 @@ class ChannelPruning(MaskedTraining):
                 f"The model must have channels that can go. Received: {self._subject.name!r}, whose channels all reach an "
                 "output or an operation through which they cannot be followed."
             )
-        removal.choose(
-            self._plan, dict.fromkeys(self._labels(), 1.0), 0.0, layers=self.layers, model=self._subject
-        )  # refuses a pattern without a match
+        known = list(dict.fromkeys(name.rpartition("/")[0] for name in prunable_weights(self._subject)))
+        ends = layer_choice.ends(known, self.protect)
+        self._ranked = removal.eligible(self._plan, self._subject, self.layers, protected=ends)
+        if ends and not self._ranked.blocks:
+            raise TrainingError(
+                f"There must be a layer to prune beside the protected ones. Received: {', '.join(known)}, of which "
+                f"{', '.join(ends)} keep their channels."
+            )
         return {name: variable for name, (variable, _) in self._with(set()).items()}
-
-    def _labels(self) -> list[int]:
-        return [label for block in self._plan.blocks for label in block.labels.tolist()]  # type: ignore[union-attr]
 
     def _with(self, removed: set[int]) -> dict[str, tuple[Any, np.ndarray]]:
         return removal.masks_without(self._plan, removed, self._subject)  # type: ignore[arg-type]
 
     def _masks(self, sparsity: float) -> Mapping[str, np.ndarray]:
-        plan = self._plan
+        plan = self._ranked
         assert plan is not None
         self._removed = removal.choose(
             plan,
@@ -107,8 +115,6 @@ class ChannelPruning(MaskedTraining):
             sparsity,
             multiple_of=self.multiple_of,
             jointly=self.scope == "global",
-            layers=self.layers,
-            model=self._subject,
         )
         return {name: mask for name, (_, mask) in self._with(self._removed).items()}
 

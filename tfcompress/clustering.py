@@ -4,7 +4,8 @@ The values are found by k-means when clustering begins; from then on the weights
 zeros. Integer arithmetic gains nothing from it; gzip and over-the-air updates do.
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ import numpy as np
 
 from . import constraints, interception, layer_choice, phases, recovery
 from .backend import check_backend
+from .errors import TrainingError
 from .masking import check_built
 from .pruning import prunable_weights
 
@@ -51,11 +53,12 @@ class WeightClustering(keras.callbacks.Callback):
     Args:
         clusters: distinct values of a kernel, zero among them where the kernel is sparse, from 2 on. Default: 16.
         begin_epoch: first epoch, from 0, with clustered weights. Default: 0.
-        layers: which layers, see ``MagnitudePruning``. Default: all.
+        layers: which layers: patterns, classes or a predicate, see ``MagnitudePruning``. Default: all.
+        protect: the layers that keep their values: "first", "last" or both. Default: none.
 
     Raises:
-        ValueError: fewer than 2 clusters, a negative epoch; at the start of ``fit``: a pattern without a match.
-        TrainingError: the model is not built, or Keras does not run on TensorFlow.
+        ValueError: fewer than 2 clusters, a negative epoch; at the start of ``fit``: a pattern or class without a match.
+        TrainingError: the model is not built or has nothing to cluster, or Keras does not run on TensorFlow.
 
     Example:
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, name="head")])
@@ -68,7 +71,14 @@ class WeightClustering(keras.callbacks.Callback):
     Source: Han, Mao and Dally, "Deep compression", 2016, https://arxiv.org/abs/1510.00149, section 3.
     """
 
-    def __init__(self, clusters: int = 16, *, begin_epoch: int = 0, layers: layer_choice.Layers = None) -> None:
+    def __init__(
+        self,
+        clusters: int = 16,
+        *,
+        begin_epoch: int = 0,
+        layers: layer_choice.Layers = None,
+        protect: str | Sequence[str] = (),
+    ) -> None:
         super().__init__()
         for name, value, least in (("clusters", clusters, 2), ("begin_epoch", begin_epoch, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -78,6 +88,8 @@ class WeightClustering(keras.callbacks.Callback):
         self.clusters = clusters
         self.begin_epoch = begin_epoch
         self.layers = layers
+        self.protect = layer_choice.check_ends(protect)
+        self._waited = False
         self._chosen: dict[str, Any] = {}
         self._clustered: dict[str, tuple[Any, _Clustered]] = {}
         self._on = False
@@ -101,19 +113,33 @@ class WeightClustering(keras.callbacks.Callback):
         """Chooses the kernels."""
         self.remove()
         self._clustered = {}
+        self._waited = False
         subject = interception.subject(self.model)
         check_built(subject)
         weights = prunable_weights(subject)
+        if not weights:
+            raise TrainingError(
+                f"The model must have a layer to cluster. Received: {subject.name!r} without convolutions or Dense."
+            )
         by_path = interception.layer_paths(subject)
         known: Mapping[str, Any] = {name.rpartition("/")[0]: by_path[name.rpartition("/")[0]] for name in weights}
-        paths = layer_choice.matching(known, self.layers)
+        chosen, ends = layer_choice.matching(known, self.layers), layer_choice.ends(list(known), self.protect)
+        paths = [path for path in chosen if path not in ends]
+        if not paths:
+            raise TrainingError(
+                f"There must be a layer to cluster beside the protected ones. Received: {', '.join(known)}, of which "
+                f"{', '.join(ends)} keep their values."
+            )
         self._chosen = {name: variable for name, variable in weights.items() if name.rpartition("/")[0] in paths}
         phases.enter(self.model, self)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Finds the clusters when it is time, and all pruning has come to its end."""
         waiting = [phase for phase in phases.active(self.model) if hasattr(phase, "schedule") and not phase.settled()]
-        if self._clustered or epoch < self.begin_epoch or waiting:
+        if self._clustered or epoch < self.begin_epoch:
+            return
+        if waiting:
+            self._waited = True
             return
         for name, variable in self._chosen.items():
             self._clustered[name] = (variable, _Clustered.of(interception.read(variable), self.clusters))
@@ -130,6 +156,15 @@ class WeightClustering(keras.callbacks.Callback):
         """Takes the constraints off; the values stay few."""
         self._apply()
         self.remove()
+        if not self._clustered:
+            reason = "pruning that had not reached its final sparsity when the last epoch began"
+            received = reason if self._waited else f"begin_epoch={self.begin_epoch}"
+            way_out = "End its schedule earlier" if self._waited else "Begin earlier"
+            warnings.warn(
+                f"Weight clustering must begin before the end of fit. Received: {received}, and no weight was clustered. "
+                f"{way_out} or train for more epochs.",
+                stacklevel=2,
+            )
 
     def remove(self, model: keras.Model | None = None) -> None:
         """Takes the constraints off ``model`` (default: the last one trained), also after an exception in ``fit``."""

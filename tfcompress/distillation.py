@@ -31,7 +31,8 @@ def distill(
     loss = student_weight * loss(labels, student)
     + (1 - student_weight) * (T**2 * KL(softmax(teacher / T) || softmax(student / T)) + feature_weight * features),
     where ``features`` is the sum of the mean squared errors between pairs of layers. Give the callbacks of this package
-    to its ``fit``: they work on the student, which is the plain trained model afterwards.
+    to its ``fit``: they work on the student, which is the plain trained model afterwards, and which ``save`` writes, so
+    that the file of a ``ModelCheckpoint`` is the student's.
 
     Args:
         student: the model to train, of the teacher's inputs and outputs.
@@ -193,6 +194,10 @@ class StudentDistiller(keras.distillation.Distiller):
             outputs = self.student(inputs, training=training, **options)
         object.__setattr__(self, "_seen", seen)
         return outputs
+
+    def save(self, filepath: Any, overwrite: bool = True, **options: Any) -> None:
+        """Saves the student, with the ranges of quantization-aware training: the teacher has a file already."""
+        self.student.save(filepath, overwrite=overwrite, **options)
 
     def _extract_all_student_features(self, x: Any, y_pred: Any) -> dict[str, Any]:
         return {"final_output": y_pred, **self._seen}

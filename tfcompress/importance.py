@@ -23,7 +23,7 @@ class Taylor:
 
     Args:
         x: inputs (n, ...), an array or whatever structure the model takes.
-        y: targets (n, ...).
+        y: targets (n, ...), an array or the structure of the model's outputs.
         loss: function from (targets, answers) to a scalar or one value for each sample. Default: the compiled model's.
         batch_size: samples at a time. Default: 32.
 
@@ -75,7 +75,7 @@ class Taylor:
                 if self._loss is not None:
                     loss = tf.reduce_mean(self._loss(y, answers))
                 else:
-                    loss = model.compute_loss(x=x, y=tf.convert_to_tensor(y), y_pred=answers)
+                    loss = model.compute_loss(x=x, y=keras.tree.map_structure(tf.convert_to_tensor, y), y_pred=answers)
             for total, gradient in zip(totals, tape.gradient(loss, inner), strict=True):
                 if gradient is not None:
                     total += np.asarray(gradient)

@@ -1,20 +1,31 @@
-"""Which layers are meant: by a name pattern, several, or a predicate. Does not know what for."""
+"""Which layers are meant: by name pattern, by type, several of these, or a predicate; the first and the last.
+
+Does not know what for.
+"""
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["Layers", "check", "matching"]
+import keras
 
-Layers = str | Sequence[str] | Callable[[str, Any], bool] | None
+__all__ = ["Layers", "check", "check_ends", "ends", "matching"]
+
+Layers = str | type | Sequence[str | type] | Callable[[str, Any], bool] | None
 
 
 def check(layers: Layers) -> None:
-    """Raises ``TypeError`` for anything but a pattern, a list of patterns, a function or None."""
-    if not (layers is None or callable(layers) or isinstance(layers, str | list | tuple) and len(layers)):
+    """Raises ``TypeError`` for anything but a pattern, a layer class, a list of these, a function or None."""
+    if isinstance(layers, list | tuple):
+        sound = bool(layers) and all(isinstance(each, str) or _is_layer_class(each) for each in layers)
+    elif isinstance(layers, type):
+        sound = _is_layer_class(layers)
+    else:
+        sound = layers is None or isinstance(layers, str) or callable(layers)
+    if not sound:
         raise TypeError(
-            f"layers must be a pattern, a list of patterns or a function. Received: layers={layers!r}. Leave it out "
-            "for all."
+            "layers must be a pattern, a layer class, a list of these or a function. Received: "
+            f"layers={layers!r}. Leave it out for all."
         )
 
 
@@ -23,27 +34,58 @@ def matching(known: Mapping[str, Any], layers: Layers) -> list[str]:
 
     Args:
         known: layers by path.
-        layers: a shell pattern of paths, several, a predicate (path, layer) -> bool, or None for all.
+        layers: a shell pattern of paths, a layer class (subclasses count), several of these, a predicate
+            (path, layer) -> bool, or None for all.
 
     Raises:
-        ValueError: a pattern or predicate without a match.
+        TypeError: something else.
+        ValueError: a pattern, class or predicate without a match.
 
     Example:
         >>> matching({"stem": None, "block_1": None, "block_2": None}, "block_*")
         ['block_1', 'block_2']
+        >>> matching({"conv": keras.layers.Conv2D(8, 3), "head": keras.layers.Dense(3)}, keras.layers.Dense)
+        ['head']
     """
+    check(layers)
     if layers is None:
         return list(known)
     listed = ", ".join(known)
-    if callable(layers):
+    if callable(layers) and not isinstance(layers, type):
         chosen = [path for path, layer in known.items() if layers(path, layer)]
         if not chosen:
             raise ValueError(f"layers must choose at least one layer. Known: {listed}.")
         return chosen
     chosen = []
-    for pattern in [layers] if isinstance(layers, str) else list(layers):
-        matched = [path for path in known if fnmatch.fnmatchcase(path, pattern)]
+    for wanted in [layers] if isinstance(layers, str | type) else list(layers):
+        if isinstance(wanted, type):
+            matched = [path for path, layer in known.items() if isinstance(layer, wanted)]
+        else:
+            matched = [path for path in known if fnmatch.fnmatchcase(path, wanted)]
         if not matched:
-            raise ValueError(f"Each pattern must match a layer. Received: {pattern!r}. Known: {listed}.")
+            what, name = ("class", wanted.__name__) if isinstance(wanted, type) else ("pattern", repr(wanted))
+            raise ValueError(f"Each {what} must match a layer. Received: {name}. Known: {listed}.")
         chosen += [path for path in matched if path not in chosen]
     return chosen
+
+
+def check_ends(protect: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns what ``protect`` names, "first", "last" or both, as a tuple; raises ``ValueError`` for anything else."""
+    named = (protect,) if isinstance(protect, str) else tuple(protect)
+    if not set(named) <= {"first", "last"}:
+        raise ValueError(f"protect must be 'first', 'last' or both. Received: protect={protect!r}.")
+    return named
+
+
+def ends(known: Sequence[str], protect: Sequence[str]) -> list[str]:
+    """Returns the first and the last of the ``known`` paths, as far as ``protect`` names them.
+
+    Example:
+        >>> ends(["stem", "block", "head"], ("first", "last"))
+        ['stem', 'head']
+    """
+    return [known[index] for end, index in (("first", 0), ("last", -1)) if known and end in protect]
+
+
+def _is_layer_class(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, keras.layers.Layer)

@@ -24,10 +24,12 @@ class L1Penalty(keras.callbacks.Callback):
     Args:
         strength: lambda, above 0.
         on: "batch_norm" (the scales, as network slimming does) or "kernel". Default: "batch_norm".
-        layers: which layers, see ``MagnitudePruning``. Default: all that have such a weight.
+        layers: which layers: patterns, classes or a predicate, see ``MagnitudePruning``. Default: all that have such a
+            weight.
 
     Raises:
-        ValueError: a strength that is not above 0, or an unknown part; at the start of ``fit``: a pattern without a match.
+        ValueError: a strength that is not above 0, or an unknown part; at the start of ``fit``: a pattern or class without a
+            match.
         TrainingError: the model is not built or has no such weight.
 
     Example:

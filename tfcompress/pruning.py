@@ -48,8 +48,8 @@ class MagnitudePruning(MaskedTraining):
     Args:
         schedule: callable from the optimizer step to a sparsity in [0, 1), a constant fraction, or a schedule object of
             TensorFlow's model optimization toolkit.
-        layers: which layers are pruned: a name pattern ("block_*"), several, a predicate (path, layer) -> bool, or None
-            for all. Default: None.
+        layers: which layers are pruned: a name pattern ("block_*"), a layer class (``keras.layers.Conv2D``, subclasses
+            too), a list of these, a predicate (path, layer) -> bool, or None for all. Default: None.
         frequency: optimizer steps between two moves of the masks. Default: 100.
         mask: function from (weights, sparsity) to a 0/1 array: ``masks.magnitude``, ``masks.Block((1, 4))``,
             ``masks.NofM(2, 4)`` or one of your own. Default: ``masks.magnitude``.
@@ -60,8 +60,8 @@ class MagnitudePruning(MaskedTraining):
 
     Raises:
         ValueError: a sparsity outside [0, 1), a frequency below 1, an unknown scope; at the start of ``fit``: a pattern
-            without a match, or a schedule that goes beyond an n:m pattern.
-        TypeError: a schedule that is not callable.
+            or class without a match, or a schedule that goes beyond an n:m pattern.
+        TypeError: a schedule that is not callable, or ``layers`` of another kind.
         TrainingError: Keras does not run on TensorFlow, or the model has nothing to prune.
 
     Example:
@@ -96,14 +96,11 @@ class MagnitudePruning(MaskedTraining):
         check_scope(scope)
         if scope == "global" and mask is not masks.magnitude and not isinstance(mask, masks.Block):
             raise ValueError(f"scope='global' needs masks.magnitude or masks.Block. Received: mask={mask!r}.")
-        ends = (protect,) if isinstance(protect, str) else tuple(protect)
-        if not set(ends) <= {"first", "last"}:
-            raise ValueError(f"protect must be 'first', 'last' or both. Received: protect={protect!r}.")
         if importance != "magnitude" and not callable(importance):
             raise ValueError(f"importance must be 'magnitude' or a Taylor. Received: importance={importance!r}.")
         self.mask = mask
         self.scope = scope
-        self.protect = ends
+        self.protect = layer_choice.check_ends(protect)
         self.importance = importance
 
     def _chosen(self) -> dict[str, Any]:
@@ -119,7 +116,7 @@ class MagnitudePruning(MaskedTraining):
         by_path = interception.layer_paths(self._subject)
         known = {name.rpartition("/")[0]: by_path[name.rpartition("/")[0]] for name in weights}
         chosen = layer_choice.matching(known, self.layers)
-        ends = [path for end, path in (("first", next(iter(known))), ("last", list(known)[-1])) if end in self.protect]
+        ends = layer_choice.ends(list(known), self.protect)
         found = {}
         for name, variable in weights.items():
             path = name.rpartition("/")[0]

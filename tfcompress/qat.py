@@ -57,9 +57,10 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             Default: "cpu-int8".
         representative_data: samples that the ranges of activations start from, as ``convert`` takes them; up to 1024 are
             used. Default: None, the first batch.
-        state_path: file for the ranges of each epoch, beside a ``BackupAndRestore`` or weights-only checkpoints, which do
-            not carry them; read when a fit goes on, refused when it is of another step, deleted when the fit is done.
-            Default: None.
+        state_path: file for the ranges beside a ``BackupAndRestore`` (``save_freq`` of steps too) or weights-only
+            checkpoints, which do not carry them: those of the last eight times that ``model.save_weights`` was called and
+            of the last epoch; read when a fit goes on, refused without the step of its weights, deleted when the fit is
+            done. Default: None.
         verify: samples (representative data as ``convert`` takes it) on which the finished model is converted and the
             file compared with what the callback computes, at the end of ``fit``; the result is ``proof``, printed
             unless ``verbose=0``, with one warning below 99.8 % of same answers. Default: None.
@@ -150,6 +151,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self._fitting = False
         self._fresh = True
         self._quantized_from: int | None = None
+        self._state: training_state.StateFile | None = None
         self._subject: Any = None
         self._frozen: weakref.WeakKeyDictionary[keras.Model, TrainedRanges] = weakref.WeakKeyDictionary()
 
@@ -203,6 +205,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             self._keep(self._planned_for)
         if model is not None and interception.restore(model) and self.model is not model and self.model is not None:
             interception.forget_functions(self.model)  # a distiller's, which hold the student's calls
+        if self._fitting and self._state is not None and self.model is not None:
+            interception.before_saving_weights(self.model, None)
         self._fitting = False
         if self._calls is not None:
             self._calls.norms_frozen = False
@@ -222,6 +226,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         """Prepares the trackers; the fake quantization starts with ``begin_epoch`` or ``begin_step``."""
         self.remove(self._subject)
         self._prepare()
+        self._state = None if self.state_path is None else training_state.StateFile(self.state_path)
         self._enter()
         self._fresh = True
         self._quantized_from = None
@@ -267,8 +272,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the ranges to ``state_path``, whole or not at all."""
-        if self.state_path is not None and self.ranges:
-            training_state.write(self.state_path, self._step(), self.snapshot())
+        self._write_state(saved=False)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the hands off: the model is plain again and keeps its ranges as an asset."""
@@ -328,8 +332,12 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
 
     def _go_on(self) -> None:
         """Reads the ranges of an interrupted fit, when the weights are those of the same step."""
-        if self.state_path is not None and os.path.exists(self.state_path):
-            training_state.read(self.state_path, self._step(), self._trackers)  # type: ignore[arg-type]
+        if self._state is not None and os.path.exists(self.state_path):  # type: ignore[arg-type]
+            self._state.read(self._step(), self._trackers)  # type: ignore[arg-type]
+
+    def _write_state(self, *, saved: bool) -> None:
+        if self._state is not None and self.ranges:
+            self._state.write(self._step(), self.snapshot(), saved=saved)
 
     def _prepare(self) -> None:
         if self._planned_for is self._subject:
@@ -361,6 +369,8 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     def _enter(self) -> None:
         self._fitting = True
         phases.enter(self.model, self)
+        if self._state is not None:
+            interception.before_saving_weights(self.model, functools.partial(self._write_state, saved=True))
 
     def _quantize(self, epoch: int) -> None:
         """Starts the fake quantization of training."""

@@ -4,8 +4,9 @@ Which channels belong together is found by ``channels``; how much each matters b
 takes in time is measured by ``shrinking``.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ import numpy as np
 
 from . import channels, interception, layer_choice
 
-__all__ = ["choose", "emptied", "masks_without", "remove"]
+__all__ = ["choose", "eligible", "emptied", "masks_without", "remove"]
 
 
 def choose(
@@ -23,8 +24,6 @@ def choose(
     *,
     multiple_of: int = 8,
     jointly: bool = False,
-    layers: layer_choice.Layers = None,
-    model: Any = None,
 ) -> set[int]:
     """Returns the labels of the channels that go when a fraction of them must.
 
@@ -32,20 +31,18 @@ def choose(
     many channels; among equal scores the earlier channels go first.
 
     Args:
-        plan: the model's channels.
+        plan: the model's channels, with the blocks that may lose some.
         scores: importance by label.
         sparsity: fraction of the channels that goes, in [0, 1).
         multiple_of: kept channels come in multiples of this. Default: 8.
         jointly: whether all blocks share one ranking, scores being divided by their block's mean. Default: False.
-        layers: which layers may lose channels, see ``MagnitudePruning``; a block goes with all that make it. Default: all.
-        model: the model, for a predicate in ``layers``. Default: None.
 
     Raises:
-        ValueError: a sparsity outside [0, 1), or a pattern that matches no layer.
+        ValueError: a sparsity outside [0, 1).
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be a fraction in [0, 1). Received: sparsity={sparsity!r}.")
-    blocks = _eligible(plan, layers, model)
+    blocks = plan.blocks
     doomed: set[int] = set()
     if jointly and blocks:
         relative = {}
@@ -70,13 +67,24 @@ def _rounded(wanted: float, block: channels.Block, multiple_of: int) -> int:
     return min(len(block.labels), max(1, math.ceil(round(wanted, 6) / step)) * step)
 
 
-def _eligible(plan: channels.ChannelPlan, layers: layer_choice.Layers, model: Any) -> list[channels.Block]:
-    if layers is None:
-        return list(plan.blocks)
-    by_path = interception.layer_paths(model) if model is not None else {}
-    names = {path: by_path.get(path) for block in plan.blocks for path in block.makers}
-    chosen = set(layer_choice.matching(names, layers))
-    return [block for block in plan.blocks if set(block.makers) <= chosen]
+def eligible(
+    plan: channels.ChannelPlan, model: keras.Model, layers: layer_choice.Layers, *, protected: Sequence[str] = ()
+) -> channels.ChannelPlan:
+    """Returns the plan with the blocks that may lose channels only: a block goes with all that make it.
+
+    Args:
+        plan: the model's channels.
+        model: the model.
+        layers: which layers may lose channels, see ``MagnitudePruning``.
+        protected: paths of layers that may not. Default: none.
+
+    Raises:
+        ValueError: a pattern or class that matches no layer.
+    """
+    by_path = interception.layer_paths(model)
+    makers = {path: by_path[path] for block in plan.blocks for path in block.makers}
+    chosen = set(layer_choice.matching(makers, layers)) - set(protected)
+    return dataclasses.replace(plan, blocks=tuple(block for block in plan.blocks if set(block.makers) <= chosen))
 
 
 def masks_without(

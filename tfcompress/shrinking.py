@@ -51,10 +51,11 @@ def remove_channels(
         multiple_of: kept channels come in multiples of this. Default: 8.
         by: importance: "l1", "l2", "batch_norm" or an ``importance.Taylor``. Default: "l1".
         scope: "layer" takes the same fraction of each layer, "global" ranks all channels together. Default: "layer".
-        layers: which layers may lose channels: a name pattern, several, a predicate, or None for all. Default: None.
+        layers: which layers may lose channels: a name pattern, a layer class, a list of these, a predicate, or None for all.
+            Default: None.
 
     Raises:
-        ValueError: more than one budget, one out of range, or a pattern without a match.
+        ValueError: more than one budget, one out of range, or a pattern or class without a match.
         TrainingError: a subclassed model, no channel that can go, or a budget out of reach.
 
     Example:
@@ -97,12 +98,11 @@ def remove_channels(
                 "tfcompress.ChannelPruning first, or name sparsity, multiply_adds or target_latency."
             )
         return removal.remove(model, plan, removed)
-    scores = importance.channel_scores(model, plan, by)
+    ranked = removal.eligible(plan, model, layers)
+    scores = importance.channel_scores(model, ranked, by)
 
     def smaller(fraction: float) -> keras.Model:
-        chosen = removal.choose(
-            plan, scores, fraction, multiple_of=multiple_of, jointly=scope == "global", layers=layers, model=model
-        )
+        chosen = removal.choose(ranked, scores, fraction, multiple_of=multiple_of, jointly=scope == "global")
         return removal.remove(model, plan, chosen)
 
     if sparsity is not None:
