@@ -1,18 +1,21 @@
 """The choice among boxes inside a ``.tflite`` file is that of NumPy, and the only float op of an integer file."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from test_anchors import random_boxes
 
 import tfcompress as tfc
-from tfcompress import flatbuffer, metadata, static_shapes, verification
+from tfcompress import flatbuffer, metadata, static_shapes, verification, zoo
 from tfcompress.anchors import anchor_grid, encode
-from tfcompress.errors import ConversionError, StrictError
+from tfcompress.errors import ConversionError, StrictError, TfcompressError
 from tfcompress.interpreter import open_model
 from tfcompress.lowering import lower_keras
 from tfcompress.postprocessing import OP, OUTPUTS, attach_detections
 from tfcompress.suppression import Detections, detect
+from tfcompress.zoo.ssdlite import ssdlite_anchors
 
 ANCHORS = anchor_grid([(3, 4)], [[(0.3, 0.3)]])
 CLASSES = 2
@@ -122,3 +125,16 @@ def test_a_fixed_batch_leaves_the_signature_in_order():
     expected = model(np.ones((1, 2, 7), np.float32))
     for name in ("boxes", "logits"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["gpu-fp16", "edge-tpu", "ethos-u"])
+def test_three_targets_refuse_the_choice_as_the_zoo_says(target):
+    entry = zoo.MODELS["ssdlite"]
+    model = zoo.build("ssdlite", **entry.small)
+    anchors = ssdlite_anchors(input_shape=entry.small["input_shape"])
+    pictures = np.random.default_rng(0).uniform(-1, 1, (8, *entry.small["input_shape"])).astype(np.float32)
+    with pytest.raises(TfcompressError, match=OP), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that noise is no representative data
+        choice = Detections(anchors, classes=entry.small["classes"])
+        tfc.convert(model, target=target, representative_data=pictures, detections=choice, allow_float=[OP])
+    assert target in entry.note and OP in entry.note

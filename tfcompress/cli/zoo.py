@@ -46,9 +46,13 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         return 0
     if values.check and values.model is None:
         raise UsageError("--check needs a --model. --help lists the flags.")
+    from ..quiet import native_stderr_silenced
     from ..zoo import MODELS, find
 
     entries = list(MODELS.values()) if values.model is None else [find(values.model)]
+    if values.model is not None:  # whose arguments are in a module that imports Keras
+        with native_stderr_silenced(debug=values.debug):
+            import keras  # noqa: F401
     record = json.dumps([_record(entry) for entry in entries], indent=2) + "\n"
     if values.json == "-":
         show(record)
@@ -70,6 +74,7 @@ def _record(entry: "Entry") -> dict[str, Any]:
         "float_ops": list(entry.float_ops),
         "targets": [name for name in TARGETS if name not in entry.refused],
         "refused": dict(entry.refused),
+        "note": entry.note,
     }
 
 
@@ -112,6 +117,7 @@ def _details(entry: "Entry") -> str:
     ]
     lines += [f"  not {name}: {reason}" for name, reason in entry.refused.items()]
     lines += [f"  in float32     {', '.join(entry.float_ops)}"] if entry.float_ops else []
+    lines += [f"  note           {entry.note}"] if entry.note else []
     return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent=" " * _INDENT))
 
 

@@ -30,6 +30,7 @@ class Entry:
         small: arguments of a small variant, for a quick look. Default: none.
         float_ops: operators that stay in float32 in a full-integer file. Default: none.
         refused: why it does not convert, by target. Default: nothing refuses it.
+        note: what else to know about its targets. Default: none.
 
     Example:
         >>> find("resnet_8").task
@@ -47,6 +48,7 @@ class Entry:
     small: Mapping[str, Any] = field(default_factory=dict)
     float_ops: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def function(self) -> "Callable[..., keras.Model]":
@@ -191,6 +193,8 @@ MODELS: dict[str, Entry] = {
             389_148,
             67_480_192,
             small={"input_shape": (64, 64, 3), "classes": 3, "width": 0.5},
+            note="with convert(detections=...) TFLite_Detection_PostProcess, which chooses the boxes, stays in float32: "
+            "gpu-fp16, edge-tpu and ethos-u refuse it",
         ),
         Entry(
             "ds_cnn",
