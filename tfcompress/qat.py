@@ -352,7 +352,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         )
         self._layers = interception.layer_paths(self._subject)
         inputs = dict(zip(signatures.input_keys(self._subject), self.plan.inputs, strict=True))
-        self._calls = RoundedCalls(self.plan, self._trackers, inputs)
+        self._calls = RoundedCalls(self._subject, self.plan, self._trackers, inputs)
         watched = {path: self._layers[path] for path in {path for path, _ in self.plan.sites}}
         self._interception = interception.Interception(
             self._subject, watched, self._calls.on_layer, self._calls.on_model
