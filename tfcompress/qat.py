@@ -266,12 +266,14 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self._calls.training = False  # type: ignore[union-attr]
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes the ranges to ``state_path``, whole or not at all."""
+        """Gives all replicas the same statistics; writes the ranges to ``state_path``, whole or not at all."""
+        interception.level_replicas(self._subject)
         if self.state_path is not None and self.ranges:
             training_state.write(self.state_path, self._step(), self.snapshot())
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the hands off: the model is plain again and keeps its ranges as an asset."""
+        interception.level_replicas(self._subject)
         self.remove(self._subject)
         if self.state_path is not None and os.path.exists(self.state_path):
             os.remove(self.state_path)
@@ -300,8 +302,10 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             )
 
     def on_test_begin(self, logs: dict | None = None) -> None:
-        """Fake-quantizes an evaluation that is not part of a ``fit``."""
-        if not self._fitting:
+        """Fake-quantizes an evaluation that is not part of a ``fit``; one that is sees what the file will hold."""
+        if self._fitting:
+            interception.level_replicas(self._subject)
+        else:
             self._begin_inference()
             self.model.make_test_function(force=True)
             self.model.test_function = self._guarded(self.model.test_function)
