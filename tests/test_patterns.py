@@ -130,6 +130,14 @@ def test_patterns_lie_along_the_axes_of_the_file(mask, sparsity):
         assert_pattern(kernel, mask, sparsity)
 
 
+class OwnEinsumDense(keras.layers.EinsumDense):
+    """A class of one's own that computes as its parent."""
+
+
+class Spatial(keras.layers.DepthwiseConv2D):
+    """Another, whose name says nothing."""
+
+
 LAYERS = {
     "Conv1D": ((16, 8), keras.layers.Conv1D, (16, 3), {}),
     "DepthwiseConv1D": ((16, 16), keras.layers.DepthwiseConv1D, (4,), {}),
@@ -141,6 +149,8 @@ LAYERS = {
     "EinsumDense": ((6, 16), keras.layers.EinsumDense, ("abc,cde->abde", (6, 4, 8)), {}),
     "EinsumDense of heads": ((6, 4, 8), keras.layers.EinsumDense, ("abde,dec->abc", (6, 16)), {}),
     "EinsumDense transposed": ((6, 16), keras.layers.EinsumDense, ("abc,dc->abd", (6, 16)), {}),
+    "own EinsumDense": ((6, 16), OwnEinsumDense, ("abc,dc->abd", (6, 16)), {}),
+    "own DepthwiseConv2D": ((8, 8, 8), Spatial, (4,), {"depth_multiplier": 2}),
     "LSTM": ((5, 16), keras.layers.LSTM, (8,), {"unroll": True}),
     "GRU": ((5, 16), keras.layers.GRU, (8,), {"unroll": True}),
     "MultiHeadAttention": ((6, 16), keras.layers.MultiHeadAttention, (2, 8), {}),

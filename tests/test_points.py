@@ -84,6 +84,48 @@ def test_what_no_rule_describes_is_listed_with_the_reason():
     assert "no rule for Mystery" in plan.skipped["mystery"]
 
 
+class Twice(layers.Dense):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+class Narrow(layers.Dense):
+    """Computes as its parent."""
+
+
+def test_a_subclass_counts_as_its_parent_unless_its_call_is_its_own():
+    model = keras.Sequential([keras.Input((4,), name="x"), Narrow(4, name="same"), Twice(4, name="other")])
+    plan = points.plan(model)
+    assert plan.tracked == ("input:x", "same")
+    assert plan.skipped == {"other": "its call is its own; see tfcompress.points.register"}
+    assert [rule.attribute for rule in plan.sites["other", 0].weights] == ["kernel"]
+
+
+class Residual(layers.Layer):
+    """A layer of layers: the addition between them is none."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(4)
+        self.flat = layers.Reshape((4,))
+
+    def call(self, x):
+        return x + self.flat(self.dense(keras.ops.reshape(x, (-1, 4))))
+
+
+def test_what_is_computed_between_layers_is_listed_by_its_layer():
+    own = "what it computes between its layers has no output in Keras"
+    model = keras.Sequential([keras.Input((4,), name="x"), Residual(name="residual"), layers.Dense(2, name="head")])
+    assert points.plan(model).skipped == {"residual": own}
+    series = keras.Input((6, 4), name="series")
+    attention = layers.MultiHeadAttention(2, 4, use_bias=False, name="attention")(series, series)
+    assert points.plan(keras.Model(series, attention)).skipped == {"attention": own}
+    moved = keras.layers.TimeDistributed(layers.Dense(2, name="each"), name="moved")(
+        series
+    )  # it moves, it computes nothing
+    assert points.plan(keras.Model(series, moved)).skipped == {}
+
+
 def test_dropout_is_transparent():
     model = keras.Sequential(
         [keras.Input((4,), name="x"), layers.Dense(4, name="a"), layers.Dropout(0.5), layers.ReLU(name="relu")]

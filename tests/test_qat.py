@@ -9,6 +9,7 @@ import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
 from tfcompress.errors import ConversionError, TrainingError
 from tfcompress.interpreter import open_model
+from tfcompress.proof import SAME_ANSWERS
 from tfcompress.ranges import read_archive, trained_ranges
 
 X, Y = striped_pictures(256)
@@ -168,8 +169,11 @@ def test_mixed_precision_trains_and_converts():
         keras.config.set_dtype_policy(policy)
     qat = tfc.QuantizationAwareTraining()
     fit(model, [qat], epochs=1)
-    assert tfc.convert(model).float_tensors == ()
+    result = tfc.convert(model)
+    assert result.float_tensors == ()
     assert model.layers[1].compute_dtype == "float16"
+    file = open_model(result.tflite).run({"image": X})["logits"].argmax(1)
+    assert np.mean(file == model.predict(X, verbose=0, callbacks=[qat]).argmax(1)) >= SAME_ANSWERS
 
 
 def test_an_exception_in_the_data_leaves_the_float_model():

@@ -8,7 +8,9 @@ import pytest
 from keras import layers
 
 import tfcompress as tfc
+from tfcompress.errors import StrictError
 from tfcompress.interpreter import open_model
+from tfcompress.proof import SAME_ANSWERS
 
 RANDOM = np.random.default_rng(0)
 Y = RANDOM.integers(0, 3, 64)
@@ -33,6 +35,12 @@ def attention():
     return keras.Model(tokens, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
 
 
+def attention_without_bias():
+    series = keras.Input((20, 4))
+    x = layers.MultiHeadAttention(2, 8, use_bias=False)(series, series)
+    return keras.Model(series, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+
+
 def activation(name):
     return lambda: pooled(
         (16, 16, 3), layers.Conv2D(8, 3, activation=name), layers.Conv2D(8, 3), layers.Activation(name)
@@ -46,6 +54,12 @@ COVERED = {
         lambda: pooled((20, 4), layers.EinsumDense("abc,cd->abd", (None, 8), bias_axes="d", activation="relu")),
         SERIES,
     ),
+    "dense_of_a_series": (
+        lambda: pooled(
+            (20, 4), layers.Dense(8), layers.Dense(8, activation="tanh"), layers.Dense(8, activation="relu")
+        ),
+        SERIES,
+    ),
     "embedding": (
         lambda: stack(
             (12,), layers.Embedding(20, 8), layers.Conv1D(8, 3), layers.GlobalAveragePooling1D(), dtype="int32"
@@ -57,6 +71,11 @@ COVERED = {
         lambda: pooled((16, 16, 3), layers.Conv2D(8, 3), layers.PReLU(shared_axes=[1, 2]), layers.Resizing(8, 8)),
         PICTURES,
     ),
+    "padding": (
+        lambda: pooled((16, 16, 3), layers.ZeroPadding2D(2), layers.Conv2D(8, 3), layers.LeakyReLU()),
+        PICTURES,
+    ),
+    "softmax": (lambda: pooled((16, 16, 3), layers.Conv2D(8, 3), layers.Softmax(), layers.Conv2D(8, 3)), PICTURES),
     **{
         name: (activation(name), PICTURES)
         for name in ("hard_swish", "swish", "gelu", "sigmoid", "tanh", "leaky_relu", "relu6")
@@ -64,6 +83,8 @@ COVERED = {
 }
 CALIBRATED = {
     "attention": (attention, TOKENS),
+    "attention_without_bias": (attention_without_bias, SERIES),
+    "batch_norm_on_its_own": (lambda: pooled((16, 16, 3), layers.BatchNormalization(), layers.Conv2D(8, 3)), PICTURES),
     "lstm": (lambda: stack((6, 4), layers.LSTM(8, unroll=True)), SERIES[:, :6]),
     "gru": (lambda: stack((6, 4), layers.GRU(8, unroll=True)), SERIES[:, :6]),
 }
@@ -76,6 +97,15 @@ def train(build, x):
     qat = tfc.QuantizationAwareTraining()
     model.fit(x, Y, epochs=4, batch_size=16, verbose=0, callbacks=[qat])
     return model, qat
+
+
+def fresh(x):
+    """More samples like ``x``: on 64 a single other answer is 1.6 %."""
+    random = np.random.default_rng(7)
+    shape = (1024, *x.shape[1:])
+    return (
+        random.normal(size=shape).astype(x.dtype) if x.dtype == np.float32 else random.integers(0, 20, shape, x.dtype)
+    )
 
 
 def agreement(model, qat, x, tflite):
@@ -93,7 +123,7 @@ def test_covered_layers_need_no_data(name):
     result = tfc.convert(model, target="cpu-int8")
     assert result.float_tensors == ()
     assert result.points.calibrated == 0
-    assert agreement(model, qat, x, result.tflite) >= 0.98
+    assert agreement(model, qat, fresh(x), result.tflite) >= SAME_ANSWERS
 
 
 @pytest.mark.parametrize("name", CALIBRATED)
@@ -108,6 +138,21 @@ def test_other_layers_are_named_once_and_calibrated(name):
     assert result.points.trained > 0
     assert result.points.calibrated > 0
     assert agreement(model, qat, x, result.tflite) >= 0.95
+
+
+@pytest.mark.parametrize("layer", [layers.LSTM, layers.GRU])
+def test_a_loop_is_said_to_stay_in_float(layer):
+    """Strict conversion refuses what training warned of; built with unroll=True it is among the calibrated ones above."""
+    keras.utils.set_random_seed(0)
+    model, x = stack((6, 4), layer(8, name="cells")), SERIES[:, :6]
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    qat = tfc.QuantizationAwareTraining()
+    with pytest.warns(UserWarning, match="cells: a loop stays in float in TFLite: build it with unroll=True") as caught:
+        model.fit(x, Y, verbose=0, callbacks=[qat])
+    assert len(caught) == 1
+    if layer is layers.LSTM:
+        with pytest.raises(StrictError, match="WHILE"):
+            tfc.convert(model, target="cpu-int8", representative_data=x)
 
 
 @pytest.mark.slow

@@ -8,10 +8,14 @@ import pytest
 
 import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
+from tfcompress import ranging, sources
 from tfcompress.errors import ConversionError, TrainingError
 from tfcompress.interpreter import open_model
+from tfcompress.proof import SAME_ANSWERS
+from tfcompress.ranges import TrainedRanges
 
 X, Y = striped_pictures(256)
+TEST_X = striped_pictures(1024, seed=1)[0]
 
 
 def fit(model, *callbacks, epochs=4, **options):
@@ -21,31 +25,52 @@ def fit(model, *callbacks, epochs=4, **options):
 PER_TENSOR = dataclasses.replace(tfc.TARGETS["cpu-int8"], name="older", per_channel=False, per_channel_dense=False)
 
 
-@pytest.mark.parametrize("target", ["cpu-int4", "cpu-int16x8", "micro", PER_TENSOR], ids=str)
-def test_the_file_answers_as_trained(target, tmp_path):
+class OwnConv2D(keras.layers.Conv2D):
+    """A class of one's own that computes as its parent."""
+
+
+class OwnDense(keras.layers.Dense):
+    """Another."""
+
+
+class OwnEinsumDense(keras.layers.EinsumDense):
+    """And another."""
+
+
+INTEGER = [name for name, target in tfc.TARGETS.items() if target.integer]
+
+
+@pytest.mark.parametrize(
+    ("target", "own"),
+    [*((name, False) for name in INTEGER), (PER_TENSOR, False), ("cpu-int4", True)],
+    ids=str,
+)
+def test_the_file_answers_as_trained(target, own, tmp_path):
     keras.utils.set_random_seed(0)
     layers = keras.layers
+    conv, dense = (OwnConv2D, OwnDense) if own else (layers.Conv2D, layers.Dense)
     model = compiled(
         keras.Sequential(
             [
                 keras.Input((8, 8, 2), name="image"),
-                layers.Conv2D(16, 3, activation="relu"),
-                layers.Conv2D(16, 3, activation="relu"),
+                conv(16, 3, activation="relu"),
+                conv(16, 3, activation="relu"),
                 layers.Flatten(),
-                layers.Dense(16, activation="relu"),
-                layers.Dense(3, name="logits"),
+                dense(16, activation="relu"),
+                (OwnEinsumDense if own else layers.EinsumDense)("ab,bc->ac", 8, bias_axes="c", activation="relu"),
+                dense(3, name="logits"),
             ]
         )
     )
     qat = tfc.QuantizationAwareTraining(target=target)
     fit(model, qat)
-    model.save(tmp_path / "model.keras")
-    result = tfc.convert(tmp_path / "model.keras", target=target)  # the rules travel with the file
-    assert result.float_tensors == ()
+    model.save(tmp_path / "model.keras")  # the rules travel with the file
+    result = tfc.convert(model if own else tmp_path / "model.keras", target=target)
+    assert len(result.float_tensors) == (2 if target == "cpu-int8-float-io" else 0)  # the input and the output
     assert result.points.calibrated == 0
-    file = next(iter(open_model(result.tflite).run({"image": X}).values()))
-    fake = model.predict(X, verbose=0, callbacks=[qat])
-    assert np.mean(file.argmax(1) == fake.argmax(1)) >= 0.99
+    file = next(iter(open_model(result.tflite).run({"image": TEST_X}).values()))
+    fake = model.predict(TEST_X, verbose=0, callbacks=[qat])
+    assert np.mean(file.argmax(1) == fake.argmax(1)) >= SAME_ANSWERS
     assert np.abs(file - fake).max() < 0.05 * np.abs(fake).max()
 
 
@@ -73,6 +98,20 @@ def test_targets_that_round_otherwise_are_refused():
     for target in ("dynamic", "gpu-fp16"):
         with pytest.raises(ValueError, match="target must be an integer one"):
             tfc.QuantizationAwareTraining(target=target)
+
+
+def test_a_target_of_ones_own_is_asked_for(tmp_path):
+    """The model holds its name and how it rounds, not its types of inputs and outputs."""
+    model = compiled(tiny_cnn())
+    fit(model, tfc.QuantizationAwareTraining(target=PER_TENSOR), epochs=1)
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ConversionError, match="trained for older, and no target. Pass target= with the Target"):
+        tfc.convert(tmp_path / "model.keras")
+    assert tfc.convert(tmp_path / "model.keras", target=PER_TENSOR).points.calibrated == 0
+    assert tfc.convert(model, ranges="calibrated", representative_data=X).target.name == "cpu-int8"
+    same_name = TrainedRanges({}, "0" * 64, "cpu-int8", PER_TENSOR.rounding)
+    with pytest.raises(ConversionError, match="trained for cpu-int8, and no target"):
+        ranging.default_target(sources.Source("keras", "tiny", model, stored=same_name), None, measurable=True)
 
 
 class Interrupt(keras.callbacks.Callback):

@@ -12,8 +12,11 @@ import pytest
 
 import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
+from tfcompress.interpreter import open_model
+from tfcompress.proof import SAME_ANSWERS
 
 X, Y = striped_pictures(128)
+TEST_X = striped_pictures(1000, seed=1)[0]
 
 MIRRORED = """
     import os
@@ -24,6 +27,7 @@ MIRRORED = """
     import numpy as np
     import tfcompress as tfc
     from models import compiled, striped_pictures, tiny_cnn
+    from tfcompress.interpreter import open_model
 
     x, y = striped_pictures(256)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -52,7 +56,15 @@ MIRRORED = """
     clustering = tfc.WeightClustering(4)
     log = distiller.fit(x, y, batch_size=32, epochs=4, verbose=0, callbacks=[pruning, clustering]).history
     taught = np.asarray(student.get_layer("pointwise").kernel)
+    with strategy.scope():
+        wavy = compiled(tiny_cnn(), jit_compile=False)
+    last = tfc.QuantizationAwareTraining()
+    seen = wavy.fit(x, y, batch_size=32, epochs=3, verbose=0, validation_data=(x, y), callbacks=[last]).history
+    file = open_model(tfc.convert(wavy).tflite).run({"image": x})["logits"].argmax(1)
+    fake = wavy.predict(x, verbose=0, callbacks=[last]).argmax(1)
+    means = [each.numpy().tolist() for each in wavy.get_layer("stem_norm").moving_mean._value.values]
     print(float(np.mean(kernel == 0)), len(result.float_tensors), result.points.calibrated)
+    print(means[0] == means[1], bool(np.mean(file == fake) >= 0.998), bool(abs(np.mean(file == y) - seen["val_accuracy"][-1]) <= 0.002))
     print(smaller.get_layer("stem").filters, bool(apart < 1e-4))
     print(float(np.mean(taught == 0)), len(np.unique(taught)), log["distillation_loss"][-1] < log["distillation_loss"][0])
 """
@@ -64,7 +76,8 @@ def test_two_devices():
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(MIRRORED)], check=False, capture_output=True, text=True, env=environment
     )
-    assert done.stdout.splitlines()[-3:] == ["0.75 0 0", "4 True", "0.5 4 True"], done.stderr[-2000:]
+    printed = ["0.75 0 0", "True True True", "4 True", "0.5 4 True"]
+    assert done.stdout.splitlines()[-4:] == printed, done.stderr[-2000:]
 
 
 class OwnStep(keras.Model):
@@ -167,6 +180,11 @@ def test_half_precision(policy):
     with policy_of({"policy": policy}):
         model = compiled(tiny_cnn(), jit_compile=False)
     pruning = tfc.MagnitudePruning(0.5, frequency=1)
-    model.fit(X, Y, epochs=3, verbose=0, callbacks=[pruning, tfc.QuantizationAwareTraining()])
+    qat = tfc.QuantizationAwareTraining()
+    model.fit(X, Y, epochs=3, verbose=0, callbacks=[pruning, qat])
     assert np.mean(np.asarray(model.get_layer("pointwise").kernel) == 0) == 0.5
-    assert tfc.convert(model, target="cpu-int8").float_tensors == ()
+    result = tfc.convert(model, target="cpu-int8")
+    assert result.float_tensors == ()
+    file = open_model(result.tflite).run({"image": TEST_X})["logits"].argmax(1)
+    fake = model.predict(TEST_X, verbose=0, callbacks=[qat]).argmax(1)
+    assert np.mean(file == fake) >= SAME_ANSWERS

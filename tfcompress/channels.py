@@ -441,8 +441,16 @@ class _Tracer:
 
 
 def _kind(operation: Any) -> str:
-    """Returns the class name of the nearest ancestor that Keras defines: a subclass of the user's own may do more."""
-    return type(operation).__name__ if type(operation).__module__.split(".")[0] == "keras" else ""
+    """Returns the class name of the nearest ancestor that Keras defines, "" for a subclass that does more than it.
+
+    A subclass with a constructor of its own is not followed either: nobody knows whether it can be made narrower.
+    """
+    for ancestor in type(operation).__mro__:
+        if ancestor.__module__.split(".")[0] == "keras":
+            return ancestor.__name__
+        if {"__init__", "build", "call", "get_config", "from_config"} & set(vars(ancestor)):
+            return ""
+    return ""
 
 
 def _keeps_last(operation: Any, tensor: Any) -> bool:

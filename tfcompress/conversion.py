@@ -40,7 +40,7 @@ from .overrides import Overrides
 from .samples import Samples
 from .scalings import SCALINGS, Scaling, resolve_scaling
 from .suppression import Detections
-from .targets import TARGETS, Target
+from .targets import Target
 from .targets import resolve as resolve_target
 
 __all__ = ["Conversion", "PointCounts", "convert"]
@@ -162,10 +162,8 @@ def convert(
         debug=debug,
     )
     if chosen is None:
-        has_ranges = (source.stored is not None or source.fake_quantized) and ranges != "calibrated"
         measurable = representative_data is not None or calibration is not None
-        trained_for = TARGETS.get(source.stored.target) if has_ranges and source.stored is not None else None
-        chosen = trained_for or TARGETS["cpu-int8" if has_ranges or measurable else "dynamic"]
+        chosen = ranging.default_target(source, ranges, measurable=measurable)
     saved = Calibration.load(calibration) if isinstance(calibration, str | os.PathLike) else calibration
     has_data = representative_data is not None or saved is not None
     ranging.check_available(source, ranges, chosen, has_data=has_data)

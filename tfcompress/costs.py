@@ -12,6 +12,7 @@ __all__ = ["multiply_adds", "multiply_adds_by_layer"]
 
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 _CELL_KERNELS = ("kernel", "recurrent_kernel")
+_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 
 
 def multiply_adds(model: keras.Model) -> int:
@@ -56,7 +57,7 @@ def _count(layer: Any, given: list[tuple], made: tuple, name: str) -> int:
     if isinstance(layer, keras.layers.Bidirectional):
         return _count(layer.forward_layer, given, made, name) + _count(layer.backward_layer, given, made, name)
     cell = getattr(layer, "cell", None)
-    if type(layer).__name__ == "MultiHeadAttention":
+    if isinstance(layer, keras.layers.MultiHeadAttention):
         queries, keys = (_positions(shape, layer, name) for shape in (given[0], given[1] if given[1:] else given[0]))
         rows = {"query_dense": queries, "key_dense": keys, "value_dense": keys, "output_dense": queries}
         projected = sum(count * math.prod(getattr(layer, each).kernel.shape) for each, count in rows.items())
@@ -67,7 +68,7 @@ def _count(layer: Any, given: list[tuple], made: tuple, name: str) -> int:
     if isinstance(layer, keras.layers.EinsumDense):
         return math.prod(layer.kernel.shape) * _positions(_beside_kernel(layer, given[0]), layer, name)
     size = sum(math.prod(getattr(layer, each).shape) for each in _KERNELS if getattr(layer, each, None) is not None)
-    return size and size * _positions(given[0] if "Transpose" in type(layer).__name__ else made, layer, name)
+    return size and size * _positions(given[0] if isinstance(layer, _TRANSPOSED) else made, layer, name)
 
 
 def _positions(shape: tuple, layer: Any, name: str) -> int:

@@ -6,6 +6,7 @@ to attributes of somebody else's Keras objects. It does not decide what a layer'
 """
 
 import contextlib
+import functools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -22,10 +23,12 @@ __all__ = [
     "forget_functions",
     "in_float32",
     "layer_paths",
+    "level_replicas",
     "read",
     "recorded",
     "restore",
     "subject",
+    "surrounded",
     "swapped_activation",
 ]
 
@@ -286,20 +289,25 @@ def in_float32(model: keras.Model) -> Iterator[None]:
             vars(layer)["_dtype_policy"] = policy
 
 
-@contextlib.contextmanager
-def recorded(layers: Mapping[str, Any], into: dict[str, Any]) -> Iterator[None]:
+def recorded(layers: Mapping[str, Any], into: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
     """Runs the body while each layer's outputs are noted in ``into`` under its name; other interceptions go on."""
+
+    def noted(name: str, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+        into[name] = call(*args, **kwargs)
+        return into[name]
+
+    return surrounded(layers, noted)
+
+
+@contextlib.contextmanager
+def surrounded(
+    layers: Mapping[str, Any], around: Callable[[str, Callable[..., Any], tuple, dict], Any]
+) -> Iterator[None]:
+    """Runs the body while each layer's call is ``around(name, call, args, kwargs)``; other interceptions go on."""
     before = {name: vars(layer).get("call") for name, layer in layers.items()}
-
-    def noting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*args: Any, **kwargs: Any) -> Any:
-            into[name] = call(*args, **kwargs)
-            return into[name]
-
-        return noted
-
     for name, layer in layers.items():
-        vars(layer)["call"] = noting(name, layer.call)
+        call = functools.partial(around, name, layer.call)
+        vars(layer)["call"] = lambda *args, _call=call, **kwargs: _call(args, kwargs)
     try:
         yield
     finally:
@@ -314,6 +322,26 @@ def read(variable: Any) -> np.ndarray:
     """Returns the values of a Keras or TensorFlow variable; under a distribution strategy one value for all replicas."""
     inner = getattr(variable, "_value", variable)
     return np.asarray(inner.read_value() if isinstance(getattr(inner, "values", None), tuple) else inner)
+
+
+def level_replicas(model: keras.Model) -> None:
+    """Gives what training does not level itself, the statistics of BatchNormalization, one value on all replicas: their mean.
+
+    Under a distribution strategy each replica keeps its own, computes with it, and only the first one's is saved.
+
+    Example:
+        >>> import keras
+        >>> level_replicas(keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()]))
+    """
+    for variable in model.non_trainable_weights:
+        replicas = getattr(getattr(variable, "_value", variable), "values", None)
+        if not isinstance(replicas, tuple) or not variable.dtype.startswith(("float", "bfloat")):
+            continue
+        values = [np.asarray(replica) for replica in replicas]
+        if any(not np.array_equal(value, values[0]) for value in values[1:]):
+            mean = np.mean(values, axis=0, dtype=np.float64)
+            for replica in replicas:
+                replica.assign(mean.astype(values[0].dtype))
 
 
 def subject(model: keras.Model) -> keras.Model:

@@ -3,10 +3,15 @@
 A *point* is a tensor that is stored as integers in the converted file: each model input and the end of each fused chain
 such as convolution -> BatchNorm -> ReLU. ``plan`` runs the model once, watches which layer's output goes into which
 other layer, and decides by ``rules.RULES`` where the points are and which weights are quantized. It works by tensor identity,
-so Sequential, functional, nested and subclassed models are all the same to it. Nothing here quantizes anything.
+so Sequential, functional, nested and subclassed models are all the same to it. What a model or a layer computes between
+its layers has no point: it is listed. Nothing here quantizes anything.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +36,7 @@ class Site:
         follows: name of the point whose range the output takes over (average pooling), else None.
         non_negative: whether the output is known to be at least 0, as behind a ReLU.
         parts: how to compute the layer as its two operations, the tensor between them a point (named ``name +
-            ":depthwise"``), else None.
+            ":" + parts.between``), else None.
     """
 
     name: str
@@ -62,9 +67,8 @@ class Site:
         with interception.swapped_activation(layer, around if self.inner else None):
             if self.parts is None:
                 return call(*args, **kwargs)
-            return self.parts(
-                layer, lambda values: at(f"{self.name}:depthwise", values), args[0] if args else kwargs["inputs"]
-            )
+            between = functools.partial(at, f"{self.name}:{self.parts.between}")
+            return self.parts.run(layer, between, args[0] if args else kwargs["inputs"])
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Plan:
         names = [name for name in self.inputs if name]
         for site in self.sites.values():
             if site.parts is not None:
-                names.append(f"{site.name}:depthwise")
+                names.append(f"{site.name}:{site.parts.between}")
             if site.inner:
                 names.append(f"{site.name}:inner")
             if site.output and site.fixed is None:
@@ -131,8 +135,9 @@ def plan(model: keras.Model) -> Plan:
         >>> plan(model).tracked
         ('input:image', 'relu', 'head')
     """
-    calls, inputs, outputs = _trace(model)
-    return _decide(calls, inputs, outputs, signatures.input_tensors(model))
+    calls, inputs, outputs, parents = _trace(model)
+    found = _decide(calls, inputs, outputs, signatures.input_tensors(model))
+    return dataclasses.replace(found, skipped={**parents.reasons(inputs, outputs), **found.skipped})
 
 
 def _leaf_layers(model: keras.Model) -> dict[str, Any]:
@@ -144,10 +149,72 @@ def _leaf_layers(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def _trace(model: keras.Model) -> tuple[list[_Call], list[Any], list[Any]]:
+class _Parents:
+    """Notes which operations of a trace belong to no watched layer: those of the model and of layers of layers."""
+
+    def __init__(self, name: str) -> None:
+        self._inside: list[str | None] = [name]
+        self._seen: Counter[int] = Counter()  # operations by id of their graph: a loop's body is one of its own
+        self._owners: dict[int, str] = {}
+
+    @contextlib.contextmanager
+    def inside(self, name: str | None) -> Iterator[None]:
+        """Runs the body as the call of a parent, or of a watched layer, None."""
+        self._note()
+        self._inside.append(name)
+        try:
+            yield
+        finally:
+            self._note()
+            self._inside.pop()
+
+    def _note(self) -> None:
+        import tensorflow as tf
+
+        graph = tf.compat.v1.get_default_graph()
+        made = graph.get_operations()
+        if self._inside[-1] is not None:
+            self._owners |= {id(each): self._inside[-1] for each in made[self._seen[id(graph)] :]}
+        self._seen[id(graph)] = len(made)
+
+    def reasons(self, inputs: list[Any], outputs: list[Any]) -> dict[str, str]:
+        """Returns why each parent that computes on the way from the inputs to the outputs is calibrated, by name."""
+        computed = {id(tensor) for tensor in inputs}
+        on_the_way = {id(tensor.op): tensor.op for tensor in outputs}
+        waiting = list(on_the_way.values())
+        while waiting:
+            before = {id(tensor.op): tensor.op for tensor in waiting.pop().inputs if id(tensor.op) not in on_the_way}
+            on_the_way |= before
+            waiting += before.values()
+        found: dict[str, str] = {}
+        for each in outputs[0].graph.get_operations():  # in the order of their making
+            if each.type == "Shape" or not any(id(tensor) in computed for tensor in each.inputs):
+                continue
+            computed |= {id(tensor) for tensor in each.outputs}
+            owner = self._owners.get(id(each)) if id(each) in on_the_way else None
+            if owner is None or each.type in _MOVING or not any(tensor.dtype.is_floating for tensor in each.outputs):
+                continue
+            if each.type in ("While", "StatelessWhile"):
+                found[owner] = "a loop stays in float in TFLite: build it with unroll=True"
+            else:
+                found.setdefault(owner, "what it computes between its layers has no output in Keras")
+        return found
+
+
+_MOVING = {
+    "BroadcastTo", "Cast", "ConjugateTranspose", "DepthToSpace", "EnsureShape", "ExpandDims", "Fill", "GatherV2", "Identity",
+    "IdentityN", "MirrorPad", "OnesLike", "Pack", "Pad", "PadV2", "PreventGradient", "Reshape", "ReverseV2", "Slice",
+    "SpaceToDepth", "Split", "SplitV", "Squeeze", "StopGradient", "StridedSlice", "Tile", "Transpose", "Unpack", "ZerosLike",
+}  # fmt: skip
+"""TensorFlow operations that move values and compute nothing: no rounding of their own."""
+
+
+def _trace(model: keras.Model) -> tuple[list[_Call], list[Any], list[Any], _Parents]:
     import tensorflow as tf
 
     calls: list[_Call] = []
+    watched = _leaf_layers(model)
+    parents = _Parents(model.name)
     model_inputs: list[Any] = []
     outputs: list[Any] = []
 
@@ -157,13 +224,18 @@ def _trace(model: keras.Model) -> tuple[list[_Call], list[Any], list[Any]]:
     def on_layer(path: str, index: int, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
         incoming = tensors((args, kwargs))
         before = {id(tensor): len(tensor.consumers()) for tensor in incoming}
-        result = call(*args, **kwargs)
+        with parents.inside(None):
+            result = call(*args, **kwargs)
         consumed = {id(tensor): len(tensor.consumers()) - before[id(tensor)] for tensor in incoming}
         calls.append(_Call(path, index, layer, rule_for(layer), incoming, tensors(result), consumed))
         return result
 
+    def on_parent(path: str, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+        with parents.inside(path):
+            return call(*args, **kwargs)
+
     def on_model(call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-        result = call(*args, **kwargs)
+        result = on_parent(model.name, call, args, kwargs)
         if not model_inputs:
             model_inputs.extend(tensors(args))
             outputs.extend(tensors(result))
@@ -178,10 +250,21 @@ def _trace(model: keras.Model) -> tuple[list[_Call], list[Any], list[Any]]:
 
     with (
         interception.in_float32(model),
-        interception.Interception(model, _leaf_layers(model), on_layer, on_model),
+        interception.Interception(model, watched, on_layer, on_model),
+        interception.surrounded(_outer_layers(model, watched), on_parent),
     ):
         tf.function(run, autograph=False).get_concrete_function(*specs)
-    return calls, model_inputs, outputs
+    return calls, model_inputs, outputs, parents
+
+
+def _outer_layers(model: keras.Model, watched: Mapping[str, Any]) -> dict[str, Any]:
+    """Layers of layers that are not watched themselves, nor inside one that is."""
+    inside = {id(layer) for each in watched.values() for layer in interception.layer_paths(each).values()}
+    return {
+        path: layer
+        for path, layer in interception.layer_paths(model).items()
+        if path not in watched and id(layer) not in inside and isinstance(layer, keras.layers.Layer)
+    }
 
 
 def _decide(calls: list[_Call], inputs: list[Any], outputs: list[Any], tensors: list[signatures.InputTensor]) -> Plan:

@@ -95,7 +95,7 @@ def prove(model: keras.Model, qat: Any, data: Any, *, by_point: bool = False, de
         model: what ``qat`` was trained on.
         qat: the ``QuantizationAwareTraining`` callback after ``fit``.
         data: samples as ``convert`` takes them; up to 1000 are used. Points that training could not round are calibrated
-            on them.
+            on them; trained ranges stay.
         by_point: whether every point is compared, on up to 64 samples. Default: False.
         debug: whether TensorFlow's log lines are shown. Default: False.
 
@@ -116,7 +116,7 @@ def prove(model: keras.Model, qat: Any, data: Any, *, by_point: bool = False, de
     """
     blocks = list(feeding.read_samples(model, data, size=_BATCH, most=_MOST_SAMPLES))
     arrays = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    converted = convert(model, target=qat.target, representative_data=arrays if qat.plan.skipped else None, debug=debug)
+    converted = convert(model, target=qat.target, representative_data=arrays, debug=debug)
     predicted = model.predict(feeding.as_inputs(model, arrays), batch_size=_BATCH, verbose=0, callbacks=[qat])
     expected = dict(zip(signatures.output_names(model, predicted), _flat(predicted), strict=True))
     file = File(converted.tflite, model.name, debug=debug)

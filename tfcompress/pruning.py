@@ -16,6 +16,9 @@ from .masking import MaskedTraining, check_built, check_scope
 
 __all__ = ["MagnitudePruning", "prunable_weights"]
 
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+
 
 def prunable_weights(model: keras.Model) -> dict[str, Any]:
     """Returns the kernels of ``model`` that pruning applies to, by layer path.
@@ -161,15 +164,14 @@ class MagnitudePruning(MaskedTraining):
 
 def _matrix_axes(layer: Any, attribute: str, rank: int) -> tuple[tuple[int, ...], int]:
     """Returns the order of axes in which TFLite stores a kernel, and how many of the last are its columns."""
-    kind = type(layer).__name__
-    if kind == "EinsumDense":  # becomes FULLY_CONNECTED: (outputs, inputs)
+    if isinstance(layer, keras.layers.EinsumDense):  # becomes FULLY_CONNECTED: (outputs, inputs)
         rule = points.rule_for(layer)
         outputs = [axis % rank for axis in rule.weights[0].channel_axes]  # type: ignore[union-attr]
         inputs = [axis for axis in range(rank) if axis not in outputs]
         return (*outputs, *inputs), len(inputs)
-    if (kind if attribute == "kernel" else attribute).lower().startswith("depthwise"):
+    if isinstance(layer, _DEPTHWISE) or attribute == "depthwise_kernel":
         return tuple(range(rank)), 2  # (height, width, channels x multiplier)
-    if kind.endswith("Transpose"):
+    if isinstance(layer, _TRANSPOSED):
         return (rank - 2, *range(rank - 2), rank - 1), 1
     return (rank - 1, *range(rank - 1)), 1
 

@@ -271,11 +271,13 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self._calls.training = False  # type: ignore[union-attr]
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes the ranges to ``state_path``, whole or not at all."""
+        """Gives all replicas the same statistics; writes the ranges to ``state_path``, whole or not at all."""
+        interception.level_replicas(self._subject)
         self._write_state(saved=False)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the hands off: the model is plain again and keeps its ranges as an asset."""
+        interception.level_replicas(self._subject)
         self.remove(self._subject)
         if self.state_path is not None and os.path.exists(self.state_path):
             os.remove(self.state_path)
@@ -304,8 +306,10 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             )
 
     def on_test_begin(self, logs: dict | None = None) -> None:
-        """Fake-quantizes an evaluation that is not part of a ``fit``."""
-        if not self._fitting:
+        """Fake-quantizes an evaluation that is not part of a ``fit``; one that is sees what the file will hold."""
+        if self._fitting:
+            interception.level_replicas(self._subject)
+        else:
             self._begin_inference()
             self.model.make_test_function(force=True)
             self.model.test_function = self._guarded(self.model.test_function)
@@ -360,7 +364,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         )
         self._layers = interception.layer_paths(self._subject)
         inputs = dict(zip(signatures.input_keys(self._subject), self.plan.inputs, strict=True))
-        self._calls = RoundedCalls(self.plan, self._trackers, inputs)
+        self._calls = RoundedCalls(self._subject, self.plan, self._trackers, inputs)
         watched = {path: self._layers[path] for path in {path for path, _ in self.plan.sites}}
         self._interception = interception.Interception(
             self._subject, watched, self._calls.on_layer, self._calls.on_model

@@ -19,11 +19,34 @@ from .observers import Observer
 from .overrides import Overrides
 from .ranges import TrainedRanges
 from .samples import Batch, Samples
-from .targets import Target
+from .targets import TARGETS, Target
 
-__all__ = ["Choice", "Found", "RememberingSamples", "check_available", "find_ranges", "usable_ranges"]
+__all__ = ["Choice", "Found", "RememberingSamples", "check_available", "default_target", "find_ranges", "usable_ranges"]
 
 Choice = Literal["trained", "calibrated"]
+
+
+def default_target(source: sources.Source, ranges: Choice | None, *, measurable: bool) -> Target:
+    """Returns what a model is converted for when nobody says: what it was trained for, int8 where there are ranges or data.
+
+    Args:
+        source: the model.
+        ranges: as in ``usable_ranges``.
+        measurable: whether there is representative data or a saved calibration.
+
+    Raises:
+        ConversionError: it was trained for a target of somebody's own, of which the model holds the name only.
+    """
+    has_ranges = (source.stored is not None or source.fake_quantized) and ranges != "calibrated"
+    if not has_ranges or source.stored is None:
+        return TARGETS["cpu-int8" if has_ranges or measurable else "dynamic"]
+    known = TARGETS.get(source.stored.target)
+    if known is None or known.rounding != source.stored.rounding:
+        raise ConversionError(
+            f"A target that is none of tfcompress.TARGETS must be named again. Received: {source.name}, trained for "
+            f"{source.stored.target}, and no target. Pass target= with the Target it was trained for."
+        )
+    return known
 
 
 def usable_ranges(source: sources.Source, ranges: Choice | None, target: Target) -> TrainedRanges | None:

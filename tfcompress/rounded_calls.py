@@ -4,6 +4,7 @@
 trackers of their points. When that begins and ends is decided by ``qat``, where the points are by ``points``.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,11 @@ __all__ = ["RoundedCalls"]
 class RoundedCalls:
     """Runs the calls of one model with the rounding of its file.
 
+    Calls outside of training compute in float32 whatever the dtype policy: a half-precision number is too short for the
+    256 steps of a grid, and the file answers otherwise.
+
     Args:
+        model: the model.
         plan: where the model rounds.
         trackers: the ranges that it rounds to.
         input_points: point of each input by the model's own name for it.
@@ -30,7 +35,10 @@ class RoundedCalls:
         recording: collects the values of each point, unless it is None.
     """
 
-    def __init__(self, plan: points.Plan, trackers: Trackers, input_points: dict[str, str | None]) -> None:
+    def __init__(
+        self, model: keras.Model, plan: points.Plan, trackers: Trackers, input_points: dict[str, str | None]
+    ) -> None:
+        self._model = model
         self._plan = plan
         self._trackers = trackers
         self._input_points = input_points
@@ -47,7 +55,8 @@ class RoundedCalls:
         if not args and "inputs" in kwargs:  # a train_step of the user's own may call by name
             kwargs = dict(kwargs)
             args = (kwargs.pop("inputs"),)
-        return call(self._quantized_inputs(args[0]), *args[1:], **kwargs) if args else call(**kwargs)
+        with contextlib.nullcontext() if self._training_call else interception.in_float32(self._model):
+            return call(self._quantized_inputs(args[0]), *args[1:], **kwargs) if args else call(**kwargs)
 
     def _quantized_inputs(self, inputs: Any) -> Any:
         """Returns the model's inputs on the grids of their points: those of a dictionary by name, others by position."""

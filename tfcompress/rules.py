@@ -6,14 +6,25 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import keras
 
-__all__ = ["RULES", "Rule", "WeightRule", "activation_rule", "register", "rule_for"]
+__all__ = ["RULES", "Parts", "Rule", "WeightRule", "activation_rule", "register", "rule_for"]
 
-Parts = Callable[[Any, Callable[[Any], Any], Any], Any]
 Kind = Literal["linear", "norm", "clamp", "compute", "same", "average", "opaque"]
+
+
+class Parts(NamedTuple):
+    """How a layer is computed as the two operations that it is in the file.
+
+    Args:
+        between: what the tensor between them is called.
+        run: (layer, what that tensor passes, inputs) -> outputs.
+    """
+
+    between: str
+    run: Callable[[Any, Callable[[Any], Any], Any], Any]
 
 
 @dataclass(frozen=True)
@@ -42,8 +53,7 @@ class Rule:
         fixed: the output range when the format prescribes it, as 1/256 steps for a sigmoid. Default: None.
         fuses_batch_norm: whether the converter folds a BatchNorm behind it into the weights. Default: False.
         fuses_clamp: whether a ReLU behind it becomes part of it. Default: False.
-        parts: for a layer that is two operations in the file, how to compute it as two: (layer, what the tensor between
-            them passes, inputs) -> outputs. Default: None, one operation.
+        parts: for a layer that is two operations in the file, how to compute it as two. Default: None, one operation.
         reason: why an opaque layer is opaque. Default: "".
     """
 
@@ -85,6 +95,21 @@ def activation_rule(layer: Any) -> Rule:
     return _ACTIVATIONS.get(getattr(layer.activation, "__name__", ""), _COMPUTE)
 
 
+def _added(layer: Any, between: Callable[[Any], Any], inputs: Any) -> Any:
+    """Computes a Dense as the multiplication and the addition that the file has for inputs of more than two axes."""
+    x = keras.ops.add(between(keras.ops.matmul(inputs, layer.kernel)), layer.bias)
+    return x if layer.activation is None else layer.activation(x)
+
+
+def _dense(layer: Any) -> Rule:
+    """The product of inputs of more than two axes is reshaped: behind that neither a bias nor a BatchNorm fuses."""
+    if len((layer.get_build_config() or {}).get("input_shape") or ()) <= 2:
+        return _LINEAR
+    if layer.bias is None:
+        return dataclasses.replace(_LINEAR, fuses_batch_norm=False)
+    return dataclasses.replace(_LINEAR, fuses_batch_norm=False, parts=Parts("product", _added))
+
+
 def _depthwise(layer: Any) -> Rule:
     # The converter folds a depthwise multiplier above 1 as well: one scale for each of input x multiplier channels.
     return dataclasses.replace(_LINEAR, weights=(WeightRule("kernel", (-2, -1)),))
@@ -121,7 +146,7 @@ def _separable(layer: Any) -> Rule:
     weights = (WeightRule("depthwise_kernel", (-2, -1)), WeightRule("pointwise_kernel"))
     if max(layer.strides) > 1 and max(layer.dilation_rate) > 1:
         return Rule("opaque", weights, reason="strides and dilations together become more than two operations")
-    return dataclasses.replace(_LINEAR, weights=weights, parts=_separated)
+    return dataclasses.replace(_LINEAR, weights=weights, parts=Parts("depthwise", _separated))
 
 
 def _upsampling(layer: Any) -> Rule:
@@ -139,7 +164,8 @@ def _einsum(layer: Any) -> Rule:
 
 
 RULES: dict[str, Rule | Callable[[Any], Rule]] = {
-    **dict.fromkeys(("Conv1D", "Conv2D", "Dense"), _LINEAR),
+    **dict.fromkeys(("Conv1D", "Conv2D"), _LINEAR),
+    "Dense": _dense,
     "Conv3D": Rule("opaque", (WeightRule("kernel"),), reason="TFLite has CONV_3D in float only"),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
     "Conv2DTranspose": Rule("linear", (WeightRule("kernel", (-2,)),)),
@@ -228,9 +254,18 @@ def register(layer_class: type, rule: Rule | Callable[[Any], Rule]) -> None:
 
 
 def rule_for(layer: Any) -> Rule | None:
-    """Returns the rule for ``layer`` by its class or the nearest parent class with one; None where there is none."""
+    """Returns the rule for ``layer`` by its class or the nearest parent class with one; None where there is none.
+
+    A subclass with a ``call`` of its own may compute something else: what it inherits is which weights are rounded.
+    """
+    own_call = False
     for ancestor in type(layer).__mro__:
         rule = RULES.get(ancestor.__name__)
         if rule is not None and ancestor is not keras.layers.Layer:
-            return rule if isinstance(rule, Rule) else rule(layer)
+            found = rule if isinstance(rule, Rule) else rule(layer)
+            return Rule("opaque", found.weights, reason=_OWN_CALL) if own_call else found
+        own_call = own_call or "call" in vars(ancestor)
     return None
+
+
+_OWN_CALL = "its call is its own; see tfcompress.points.register"

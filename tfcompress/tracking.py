@@ -7,6 +7,7 @@ decided by ``points``, when the ranges learn by ``qat``, how values are rounded 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from . import fake_quantization, interception, points
@@ -95,10 +96,11 @@ class Trackers:
 
     def _grid(self, layer: Any, rule: points.WeightRule) -> tuple[tuple[int, ...], int]:
         """Returns the axes that have scales of their own, and the bits, of a layer's weight."""
-        kind = type(layer).__name__
-        dense = kind in ("Dense", "EinsumDense")
+        dense = isinstance(layer, keras.layers.Dense | keras.layers.EinsumDense)
         per_channel = self._target.per_channel_dense if dense else self._target.per_channel
-        four = self._target.weights == "int4" and (dense or kind in ("Conv1D", "Conv2D"))
+        four = self._target.weights == "int4" and (
+            dense or isinstance(layer, keras.layers.Conv1D | keras.layers.Conv2D)
+        )
         return rule.channel_axes if per_channel else (), 4 if four else 8
 
     def _bound_shape(self, layer: Any, rule: points.WeightRule) -> tuple[int, ...]:
