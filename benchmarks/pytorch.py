@@ -8,6 +8,7 @@ ratio is the median of the ratios pair by pair, with its 95 % interval.
 
 import dataclasses
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable
@@ -80,7 +81,10 @@ def compare(name: str, from_torch: Any, from_keras: Any, size: int, runs: int) -
 
     import tfcompress as tfc
 
-    parameters = sum(p.numel() for p in from_torch.parameters()), sum(w.size for w in from_keras.trainable_weights)
+    parameters = (
+        sum(p.numel() for p in from_torch.parameters()),
+        sum(math.prod(w.shape) for w in from_keras.trainable_weights),
+    )
     if parameters[0] != parameters[1]:
         raise ValueError(f"Both networks must be the same. Received: {parameters} parameters for {name}.")
     pictures = np.random.default_rng(0).uniform(-1, 1, (SAMPLES, size, size, 3)).astype(np.float32)
