@@ -206,10 +206,13 @@ def test_a_latency_budget_is_met_as_measured():
     from tfcompress import shrinking
 
     keras.utils.set_random_seed(0)
-    model = keras.applications.MobileNet(weights=None, input_shape=(128, 128, 3), alpha=0.5, classes=10)
+    # Wide full convolutions: their time is that of their multiply-adds on any processor, a MobileNet's is not.
+    convolutions = [keras.layers.Conv2D(128, 3, padding="same", activation="relu") for _ in range(3)]
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+    model = keras.Sequential([keras.Input((48, 48, 3)), *convolutions, *head])
     smaller = tfc.remove_channels(model, target_latency=0.6)
     ratio = costs.multiply_adds(smaller) / costs.multiply_adds(model)
-    assert 0.2 < ratio < 0.75
+    assert 0.1 < ratio < 0.8
     assert shrinking.latency_ratio(shrinking._int8(smaller), shrinking._int8(model)) < 0.8  # a second, noisy look
 
 

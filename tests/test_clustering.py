@@ -135,7 +135,9 @@ def test_clustering_that_waits_in_vain_says_so_beside_pruning(first):
     assert "Received: pruning that had not reached its final sparsity" in messages[1]
 
 
-@pytest.mark.parametrize(("protect", "dense"), [("first", {"stem"}), (("first", "last"), {"stem", "logits"})], ids=["first", "both"])
+@pytest.mark.parametrize(
+    ("protect", "dense"), [("first", {"stem"}), (("first", "last"), {"stem", "logits"})], ids=["first", "both"]
+)
 def test_first_and_last_layer_are_protected_on_request(protect, dense):
     model = fit(compiled(tiny_cnn(), jit_compile=False), tfc.WeightClustering(3, protect=protect), epochs=1)
     counts = {name: len(np.unique(values(model, name))) for name in ("stem", "pointwise", "logits")}

@@ -1,5 +1,7 @@
 """Pruning of every kind of model: nested, shared, of many inputs and outputs, subclassed."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -108,7 +110,10 @@ def answers_of(model, x):
 @pytest.mark.parametrize("build", KINDS, ids=lambda build: build.__name__)
 def test_every_kernel_has_its_zeros_and_keeps_them_in_the_file(build):
     pruning = tfc.MagnitudePruning(tfc.schedules.Polynomial(final=0.5, end=8), frequency=2)
-    model, x = fit(build, pruning, tfc.QuantizationAwareTraining(begin_epoch=1))
+    # A subclassed model adds up its residuals itself, which no layer shows.
+    named = pytest.warns(UserWarning, match="blocks/0") if build is subclassed else contextlib.nullcontext()
+    with named:
+        model, x = fit(build, pruning, tfc.QuantizationAwareTraining(begin_epoch=1))
     kernels = prunable_weights(model)
     assert len(kernels) >= 3
     assert all(np.mean(np.asarray(kernel) == 0) == 0.5 for kernel in kernels.values())
