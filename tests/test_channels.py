@@ -212,7 +212,7 @@ def test_a_latency_budget_is_met_as_measured():
     model = keras.Sequential([keras.Input((48, 48, 3)), *convolutions, *head])
     smaller = tfc.remove_channels(model, target_latency=0.6)
     ratio = costs.multiply_adds(smaller) / costs.multiply_adds(model)
-    assert 0.1 < ratio < 0.8
+    assert 0.2 < ratio < 0.75
     assert shrinking.latency_ratio(shrinking._int8(smaller), shrinking._int8(model)) < 0.8  # a second, noisy look
 
 
