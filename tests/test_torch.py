@@ -69,7 +69,7 @@ TRANSPOSES = {"depthwise": 0, "resnet18": 0, "shufflenet_v2": 7}  # channels las
 def trained(request):
     """A module that tells ten patterns apart, its pictures and its float flatbuffer with channels last."""
     torch.manual_seed(0)
-    module, images = torch_models.train_on_patterns(MODELS[request.param](), size=32)
+    module, images = torch_models.train_on_patterns(MODELS[request.param](), size=32, steps=80)
     lowered = torch_source.lower_torch(module, sample_inputs=images[:1], nhwc=True)
     return request.param, module, images, lowered
 
@@ -97,9 +97,8 @@ def test_full_int8_agrees_with_pytorch(trained):
     finished = quantization.quantize(lowered.content, complete, TARGETS["cpu-int8"])
     assert verification.walk(finished).float_tensors == ()
     parity = verification.parity(finished, lowered.outputs, lowered.reference(fed), fed)
-    # Half a step and a little is rounding, 0.35 to 0.55 were seen. How close two classes come is a matter of the processor
-    # that the module was trained on: 98.0 to 100 %.
-    assert parity.mean_steps <= 0.8 and parity.argmax_agreement >= 0.97
+    assert parity.mean_steps <= 0.8  # half a step is rounding; 0.35 to 0.55 were seen
+    assert parity.argmax_agreement >= 0.99
     assert len(np.unique(torch_answers(module, images).argmax(1))) >= 8  # the agreement is not about one class
 
 
