@@ -53,6 +53,20 @@ def test_zeros_of_pruning_stay_and_count_as_a_cluster(first):
     assert tfc.convert(model, target="cpu-int8").float_tensors == ()
 
 
+def test_clustering_waits_for_a_schedule_that_knows_no_step_beyond_the_fit():
+    table = [min(0.5, 0.05 * step) for step in range(4 * 6)]
+    model = compiled(tiny_cnn())
+    pruning = tfc.MagnitudePruning(lambda step: table[step], frequency=1)
+    begun = []
+    clustering = tfc.WeightClustering(4)
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: begun.append(clustering.settled()))
+    fit(model, clustering, pruning, watch, epochs=6)
+    assert begun == [False, False, False, True, True, True]  # 0.5 comes in step 10, of the third epoch
+    kernel = values(model, "pointwise")
+    assert np.mean(kernel == 0) == 0.5
+    assert len(np.unique(kernel)) <= 4
+
+
 def test_the_file_compresses_better():
     keras.utils.set_random_seed(0)
 

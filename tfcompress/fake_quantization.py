@@ -10,6 +10,7 @@ __all__ = [
     "activations",
     "as_constants",
     "averages",
+    "biases",
     "bounded_weights",
     "largest",
     "learned_activations",
@@ -185,6 +186,19 @@ def averages(values: Any, low: Any, high: Any) -> Any:
     rounded = tf.sign(integers) * tf.floor(tf.abs(integers) + 0.5)
     result = (tf.clip_by_value(rounded, -128.0, 127.0) - zero_point) * scale
     return values + tf.stop_gradient(tf.cast(result, values.dtype) - values)
+
+
+def biases(values: Any, steps: Any) -> Any:
+    """Returns ``values`` rounded to whole ``steps``, the gradient that of the identity; a step of 0 leaves them alone.
+
+    Args:
+        values: (channels,) float.
+        steps: (channels,) or (1,) float, at least 0.
+    """
+    import tensorflow as tf
+
+    rounded = tf.where(steps > 0, tf.round(tf.math.divide_no_nan(values, steps)) * steps, values)
+    return values + tf.stop_gradient(rounded - values)
 
 
 def as_constants(values: Any, low: float, high: float) -> Any:

@@ -4,6 +4,7 @@ The mask is a constraint of the weight variable. At the end of ``fit`` the const
 weights. Which weights go is decided by the callbacks of ``pruning`` and ``channel_pruning``, how many in ``schedules``.
 """
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Mapping
@@ -39,6 +40,9 @@ class MaskedTraining(keras.callbacks.Callback):
         self._on = False
         self._sparsity = 0.0
         self._moved_at: int | None = None
+        self._last_of_fit: tuple[
+            int, ...
+        ] = ()  # optimizer steps that can be it, where Keras knows the number of batches
         self._subject: Any = None
 
     def settled(self) -> bool:
@@ -79,6 +83,10 @@ class MaskedTraining(keras.callbacks.Callback):
         self.remove()
         self.schedule = schedules.resolve(self._given)  # some schedules remember where they were
         self._pruned = {}
+        steps = (self.params.get("steps") or 0) * (self.params.get("epochs") or 0)
+        now = int(interception.read(self.model.optimizer.iterations))
+        ends = (now + steps, steps) if steps else ()  # the second in a fit from initial_epoch on
+        self._last_of_fit = tuple(step for end in ends for step in (end, end - 1))
         for name, variable in self._chosen().items():
             with self.model.distribute_strategy.scope():
                 mask = keras.Variable(
@@ -104,7 +112,7 @@ class MaskedTraining(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Reports the sparsity over all pruned weights, and moves the masks a last time before training ends."""
         if epoch + 1 == self.params.get("epochs"):
-            self._move(int(interception.read(self.model.optimizer.iterations)))
+            self._move_at_the_end()
         if logs is not None and self._pruned:
             values = {name: interception.read(variable) for name, (variable, _) in self._pruned.items()}
             logs.update({f"sparsity/{name}": masks.sparsity(array) for name, array in values.items()})
@@ -113,7 +121,7 @@ class MaskedTraining(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the masks off; the zeros stay."""
         try:
-            self._move(int(interception.read(self.model.optimizer.iterations)))
+            self._move_at_the_end()
             dense = self._fill()  # restored weights may have come in between
             final = self._final()
             if final is not None and round(self._reached(), 3) < round(final, 3) and self._sparsity < final:
@@ -162,13 +170,16 @@ class MaskedTraining(keras.callbacks.Callback):
         self.model.make_train_function(force=True)
 
     def _final(self) -> float | None:
-        """Returns what the schedule comes to, None for one that does not tell so far ahead."""
-        try:
-            answer = self._given(_LAST_STEP) if callable(self._given) else self._given
-            sparsity = float(answer[1] if isinstance(answer, tuple | list) else answer)
-        except (ValueError, TypeError, IndexError, KeyError, OverflowError, ArithmeticError):
-            return None
-        return sparsity if 0 <= sparsity < 1 else None
+        """Returns what the schedule comes to, at the end of this fit if it cannot say so beyond, None if not even then."""
+        for step in (_LAST_STEP, *self._last_of_fit):
+            try:
+                answer = self._given(step) if callable(self._given) else self._given
+                sparsity = float(answer[1] if isinstance(answer, tuple | list) else answer)
+            except (ValueError, TypeError, IndexError, KeyError, OverflowError, ArithmeticError):
+                continue
+            if 0 <= sparsity < 1:
+                return sparsity
+        return None
 
     def _move(self, step: int) -> None:
         sparsity = self.schedule(step)
@@ -178,6 +189,11 @@ class MaskedTraining(keras.callbacks.Callback):
             self._pruned[name][1].assign(values)
         self._apply()
         self._sparsity, self._moved_at = sparsity, step
+
+    def _move_at_the_end(self) -> None:
+        """Moves the masks to where the schedule is behind the last step, which one that is a table does not know."""
+        with contextlib.suppress(IndexError, KeyError):
+            self._move(int(interception.read(self.model.optimizer.iterations)))
 
     def _apply(self) -> None:
         for variable, mask in self._pruned.values():

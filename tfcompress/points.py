@@ -1,26 +1,41 @@
 """Where TFLite's integer kernels round, seen from a Keras model.
 
 A *point* is a tensor that is stored as integers in the converted file: each model input and the end of each fused chain
-such as convolution -> BatchNorm -> ReLU. ``plan`` runs the model once, watches which layer's output goes into which
-other layer, and decides by ``rules.RULES`` where the points are and which weights are quantized. It works by tensor identity,
-so Sequential, functional, nested and subclassed models are all the same to it. What a model or a layer computes between
-its layers has no point: it is listed. Nothing here quantizes anything.
+such as convolution -> BatchNorm -> ReLU. ``plan`` decides by ``rules.RULES`` where the points of a ``call_graph`` are and
+which weights and biases are quantized. What a model or a layer computes between its layers has no point: it is listed.
+Nothing here quantizes anything.
 """
 
-import contextlib
 import dataclasses
 import functools
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
-from . import interception, signatures
+from . import call_graph, interception, signatures
 from .rules import RULES, Parts, Rule, WeightRule, activation_rule, register, rule_for
 
-__all__ = ["RULES", "Plan", "Rule", "Site", "WeightRule", "plan", "register", "rule_for"]
+__all__ = ["RULES", "Bias", "Plan", "Rule", "Site", "WeightRule", "plan", "register", "rule_for"]
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Where the 32-bit bias of an operation in the file comes from, and the grid it lies on: steps of the input's times
+    steps of the weight's.
+
+    Args:
+        path: path of the layer that has the weight.
+        weight: the weight.
+        reads: the point on whose grid the operation's input lies.
+        folded: whether it is the bias of a BatchNorm that the converter folds into the weight, else the layer's own.
+    """
+
+    path: str
+    weight: WeightRule
+    reads: str
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,7 @@ class Site:
         non_negative: whether the output is known to be at least 0, as behind a ReLU.
         parts: how to compute the layer as its two operations, the tensor between them a point (named ``name +
             ":" + parts.between``), else None.
+        bias: the bias that comes in at this call, else None.
     """
 
     name: str
@@ -47,6 +63,7 @@ class Site:
     follows: str | None = None
     non_negative: bool = False
     parts: Parts | None = None
+    bias: Bias | None = None
 
     def run(
         self, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict, at: Callable[[str, Any], Any]
@@ -102,21 +119,6 @@ class Plan:
         return f"Plan({len(self.sites)} sites, {len(self.tracked)} ranges to learn, {len(self.skipped)} skipped)"
 
 
-@dataclass
-class _Call:
-    path: str
-    index: int
-    layer: Any
-    rule: Rule | None
-    inputs: list[Any]
-    outputs: list[Any]
-    consumed: dict[int, int]  # id of an input tensor -> graph operations inside the call that read it
-
-    @property
-    def name(self) -> str:
-        return self.path if not self.index else f"{self.path}#{self.index}"
-
-
 def plan(model: keras.Model) -> Plan:
     """Returns where ``model`` rounds once it is an integer file; the model is run symbolically once.
 
@@ -135,168 +137,26 @@ def plan(model: keras.Model) -> Plan:
         >>> plan(model).tracked
         ('input:image', 'relu', 'head')
     """
-    calls, inputs, outputs, parents = _trace(model)
-    found = _decide(calls, inputs, outputs, signatures.input_tensors(model))
-    return dataclasses.replace(found, skipped={**parents.reasons(inputs, outputs), **found.skipped})
+    graph = call_graph.watch(model)
+    found = _decide(graph, signatures.input_tensors(model))
+    return dataclasses.replace(found, skipped={**graph.between, **found.skipped})
 
 
-def _leaf_layers(model: keras.Model) -> dict[str, Any]:
-    """Layers whose call is watched: those with a rule, and those without one that have no layers inside."""
-    return {
-        path: layer
-        for path, layer in interception.layer_paths(model).items()
-        if rule_for(layer) is not None or not interception.layer_paths(layer)
-    }
-
-
-class _Parents:
-    """Notes which operations of a trace belong to no watched layer: those of the model and of layers of layers."""
-
-    def __init__(self, name: str) -> None:
-        self._inside: list[str | None] = [name]
-        self._seen: Counter[int] = Counter()  # operations by id of their graph: a loop's body is one of its own
-        self._owners: dict[int, str] = {}
-
-    @contextlib.contextmanager
-    def inside(self, name: str | None) -> Iterator[None]:
-        """Runs the body as the call of a parent, or of a watched layer, None."""
-        self._note()
-        self._inside.append(name)
-        try:
-            yield
-        finally:
-            self._note()
-            self._inside.pop()
-
-    def _note(self) -> None:
-        import tensorflow as tf
-
-        graph = tf.compat.v1.get_default_graph()
-        made = graph.get_operations()
-        if self._inside[-1] is not None:
-            self._owners |= {id(each): self._inside[-1] for each in made[self._seen[id(graph)] :]}
-        self._seen[id(graph)] = len(made)
-
-    def reasons(self, inputs: list[Any], outputs: list[Any]) -> dict[str, str]:
-        """Returns why each parent that computes on the way from the inputs to the outputs is calibrated, by name."""
-        computed = {id(tensor) for tensor in inputs}
-        on_the_way = {id(tensor.op): tensor.op for tensor in outputs}
-        waiting = list(on_the_way.values())
-        while waiting:
-            before = {id(tensor.op): tensor.op for tensor in waiting.pop().inputs if id(tensor.op) not in on_the_way}
-            on_the_way |= before
-            waiting += before.values()
-        found: dict[str, str] = {}
-        for each in outputs[0].graph.get_operations():  # in the order of their making
-            if each.type == "Shape" or not any(id(tensor) in computed for tensor in each.inputs):
-                continue
-            computed |= {id(tensor) for tensor in each.outputs}
-            owner = self._owners.get(id(each)) if id(each) in on_the_way else None
-            if owner is None or each.type in _MOVING or not any(tensor.dtype.is_floating for tensor in each.outputs):
-                continue
-            if each.type in ("While", "StatelessWhile"):
-                found[owner] = "a loop stays in float in TFLite: build it with unroll=True"
-            else:
-                found.setdefault(owner, "what it computes between its layers has no output in Keras")
-        return found
-
-
-_MOVING = {
-    "BroadcastTo", "Cast", "ConjugateTranspose", "DepthToSpace", "EnsureShape", "ExpandDims", "Fill", "GatherV2", "Identity",
-    "IdentityN", "MirrorPad", "OnesLike", "Pack", "Pad", "PadV2", "PreventGradient", "Reshape", "ReverseV2", "Slice",
-    "SpaceToDepth", "Split", "SplitV", "Squeeze", "StopGradient", "StridedSlice", "Tile", "Transpose", "Unpack", "ZerosLike",
-}  # fmt: skip
-"""TensorFlow operations that move values and compute nothing: no rounding of their own."""
-
-
-def _trace(model: keras.Model) -> tuple[list[_Call], list[Any], list[Any], _Parents]:
-    import tensorflow as tf
-
-    calls: list[_Call] = []
-    watched = _leaf_layers(model)
-    parents = _Parents(model.name)
-    model_inputs: list[Any] = []
-    outputs: list[Any] = []
-
-    def tensors(structure: Any) -> list[Any]:
-        return [leaf for leaf in keras.tree.flatten(structure) if tf.is_tensor(leaf)]
-
-    def on_layer(path: str, index: int, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-        incoming = tensors((args, kwargs))
-        before = {id(tensor): len(tensor.consumers()) for tensor in incoming}
-        with parents.inside(None):
-            result = call(*args, **kwargs)
-        consumed = {id(tensor): len(tensor.consumers()) - before[id(tensor)] for tensor in incoming}
-        calls.append(_Call(path, index, layer, rule_for(layer), incoming, tensors(result), consumed))
-        return result
-
-    def on_parent(path: str, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-        with parents.inside(path):
-            return call(*args, **kwargs)
-
-    def on_model(call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-        result = on_parent(model.name, call, args, kwargs)
-        if not model_inputs:
-            model_inputs.extend(tensors(args))
-            outputs.extend(tensors(result))
-        return result
-
-    structure = signatures.input_structure(model)
-    leaves = signatures.input_tensors(model)
-    specs = [tf.TensorSpec(leaf.shape, leaf.dtype, name=leaf.name) for leaf in leaves]
-
-    def run(*tensors: Any) -> Any:
-        return model(signatures.pack(structure, list(tensors)), training=False)
-
-    with (
-        interception.in_float32(model),
-        interception.Interception(model, watched, on_layer, on_model),
-        interception.surrounded(_outer_layers(model, watched), on_parent),
-    ):
-        tf.function(run, autograph=False).get_concrete_function(*specs)
-    return calls, model_inputs, outputs, parents
-
-
-def _outer_layers(model: keras.Model, watched: Mapping[str, Any]) -> dict[str, Any]:
-    """Layers of layers that are not watched themselves, nor inside one that is."""
-    inside = {id(layer) for each in watched.values() for layer in interception.layer_paths(each).values()}
-    return {
-        path: layer
-        for path, layer in interception.layer_paths(model).items()
-        if path not in watched and id(layer) not in inside and isinstance(layer, keras.layers.Layer)
-    }
-
-
-def _decide(calls: list[_Call], inputs: list[Any], outputs: list[Any], tensors: list[signatures.InputTensor]) -> Plan:
-    producer: dict[int, _Call] = {}
-    readers: dict[int, list[_Call]] = {}
-    for call in calls:
-        for tensor in call.inputs:
-            readers.setdefault(id(tensor), []).append(call)
-        for tensor in call.outputs:
-            if not any(tensor is given for given in call.inputs):  # Dropout hands its input on
-                producer.setdefault(id(tensor), call)
-
-    def sole_reader(call: _Call) -> _Call | None:
-        if len(call.outputs) != 1 or any(call.outputs[0] is output for output in outputs):
-            return None
-        tensor = call.outputs[0]
-        reading = [reader for reader in readers.get(id(tensor), []) if reader.consumed.get(id(tensor))]
-        inside = sum(reader.consumed[id(tensor)] for reader in reading)
-        return reading[0] if len(reading) == 1 and inside == len(tensor.consumers()) else None
-
+def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) -> Plan:
+    producer = graph.producers()
     sites: dict[tuple[str, int], Site] = {}
     skipped: dict[str, str] = {}
     point_of: dict[int, str] = {}  # id of a tensor -> the point whose grid its values lie on
     fused: set[int] = set()  # id of a call whose rounding happens further down its chain
+    folded: dict[int, Bias] = {}  # id of a call that a BatchNorm is folded into -> the bias that comes in there
     input_points: list[str | None] = []
-    for tensor, spec in zip(inputs, tensors, strict=True):
+    for tensor, spec in zip(graph.inputs, tensors, strict=True):
         point = f"input:{spec.name}" if tensor.dtype.is_floating else None
         input_points.append(point)
         if point:
             point_of[id(tensor)] = point
 
-    for call in calls:
+    for call in graph.calls:
         rule = call.rule
         if rule is None or rule.kind == "opaque":
             reason = rule.reason if rule else f"no rule for {type(call.layer).__name__}; see tfcompress.points.register"
@@ -333,12 +193,18 @@ def _decide(calls: list[_Call], inputs: list[Any], outputs: list[Any], tensors: 
             fuses_clamp = True  # folded or not, its last operation takes a ReLU
             if before is None or id(before) not in fused:
                 skipped[call.name] = "stands alone: it becomes two operations with a tensor between them"
-        reader = sole_reader(call)
+        bias = _bias(call, rule, point_of) if rule.kind == "linear" else None
+        reader = graph.sole_reader(call)
         if reader is not None and reader.rule is not None:
             takes_norm = fuses_norm and reader.rule.kind == "norm"
             takes_clamp = fuses_clamp and reader.rule.kind == "clamp"
             if takes_norm or takes_clamp:
                 fused.add(id(call))
+            if takes_norm and bias is not None:
+                folded[id(call)] = dataclasses.replace(bias, folded=True)
+                bias = None
+        if rule.kind == "norm" and before is not None:
+            bias = folded.get(id(before))
         is_point = id(call) not in fused
         sites[call.path, call.index] = Site(
             call.name,
@@ -348,10 +214,22 @@ def _decide(calls: list[_Call], inputs: list[Any], outputs: list[Any], tensors: 
             fixed=fixed if is_point else None,
             non_negative=non_negative,
             parts=rule.parts,
+            bias=bias,
         )
         if is_point:
             point_of[id(out)] = call.name
     return Plan(sites, tuple(input_points), skipped)
+
+
+def _bias(call: call_graph.Call, rule: Rule, point_of: Mapping[int, str]) -> Bias | None:
+    """Returns where the bias of a linear layer comes in, None where its grid is not known or it is an operation of its own."""
+    weights = _present(call.layer, rule.weights)
+    reads = next((point_of[id(tensor)] for tensor in call.inputs if id(tensor) in point_of), None)
+    if rule.parts is not None:
+        reads = f"{call.name}:{rule.parts.between}"
+    if reads is None or not weights or (rule.parts is not None and len(weights) < 2):
+        return None
+    return Bias(call.path, weights[-1], reads)
 
 
 def _present(layer: Any, weights: tuple[WeightRule, ...]) -> tuple[WeightRule, ...]:

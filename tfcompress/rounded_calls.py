@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from . import interception, points
+from . import fake_quantization, fused_norm, interception, points
 from .tracking import Trackers
 
 __all__ = ["RoundedCalls"]
@@ -41,6 +41,7 @@ class RoundedCalls:
         self._model = model
         self._plan = plan
         self._trackers = trackers
+        self._layers = interception.layer_paths(model)
         self._input_points = input_points
         self._training_call = False
         self.training = False
@@ -74,17 +75,19 @@ class RoundedCalls:
         site = self._plan.sites.get((path, index))
         if site is None:
             return call(*args, **kwargs)
-        if self.norms_frozen and isinstance(layer, keras.layers.BatchNormalization):
-            kwargs = {**kwargs, "training": False}
+        if isinstance(layer, keras.layers.BatchNormalization):
+            call, kwargs = self._normalizing(layer, call, args, kwargs)
         mapping = [
             (getattr(layer, rule.attribute), self._trackers.weights(path, layer, rule, training=self._training_call))
             for rule in site.weights
         ]
+        mapping += self._own_bias(site, layer)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             return site.run(layer, call, args, kwargs, self._at)
 
         outputs = interception.call_with_weights(run, mapping, args, kwargs)
+        outputs = self._with_folded_bias(site, layer, outputs)
         if site.follows:
             return self._trackers.like(site.follows, outputs)
         if not site.output:
@@ -92,6 +95,37 @@ class RoundedCalls:
         if site.fixed:
             return self._trackers.fixed(site, outputs)
         return self._at(site.name, outputs)
+
+    def _normalizing(
+        self, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict
+    ) -> tuple[Callable[..., Any], dict]:
+        """Returns how BatchNormalization is to be called: with moving statistics, by the fused kernel, or as it is."""
+        if self.norms_frozen:
+            return call, {**kwargs, "training": False}
+        if kwargs.get("training") and args and fused_norm.can_fuse(layer, args[0], mask=kwargs.get("mask")):
+            return (lambda inputs, **_: fused_norm.train(layer, inputs)), kwargs
+        return call, kwargs
+
+    def _own_bias(self, site: points.Site, layer: Any) -> list[tuple[Any, Any]]:
+        """Returns the layer's bias and what the file holds of it. Training does without: it is far below its noise."""
+        if self._training_call or site.bias is None or site.bias.folded or getattr(layer, "bias", None) is None:
+            return []
+        bias = keras.ops.convert_to_tensor(layer.bias)
+        return [(layer.bias, fake_quantization.biases(bias, self._trackers.bias_steps(site.bias)))]
+
+    def _with_folded_bias(self, site: points.Site, layer: Any, outputs: Any) -> Any:
+        """Returns the outputs of a BatchNorm as with the one bias that the file makes of it and the layer before it."""
+        if self._training_call or site.bias is None or not site.bias.folded or layer.axis not in (-1, outputs.ndim - 1):
+            return outputs
+        ops = keras.ops
+        before = getattr(self._layers[site.bias.path], "bias", None)
+        slope = ops.rsqrt(ops.add(layer.moving_variance, layer.epsilon)) * (layer.gamma if layer.scale else 1.0)
+        bias = slope * ((0.0 if before is None else ops.convert_to_tensor(before)) - layer.moving_mean)
+        bias = bias + layer.beta if layer.center else bias
+        steps = self._trackers.bias_steps(site.bias)
+        if steps.shape != bias.shape:  # one scale for all channels is another one once it is folded
+            return outputs
+        return outputs + (fake_quantization.biases(bias, steps * ops.abs(slope)) - bias)
 
     def _at(self, name: str, values: Any) -> Any:
         """Returns the values at a point as the file will hold them."""

@@ -165,14 +165,44 @@ class Trackers:
         state = self._bounds.get(f"{path}/{rule.attribute}")
         if state is None:
             return fake_quantization.weights(values, axes, bits)
-        largest = fake_quantization.largest(tf.stop_gradient(values), axes)
-        bound = tf.where(state[0] > 0, tf.minimum(state[0], largest), largest)
+        bound = self._bound(path, layer, rule)
 
         def learn(slope: Any) -> None:
             moved, power = _step(bound, slope, state[1])
             state.assign(tf.where(self.learning, tf.stack([moved, power]), state))
 
         return fake_quantization.bounded_weights(values, bound, axes, bits, learn if training else None)
+
+    def _bound(self, path: str, layer: Any, rule: points.WeightRule) -> Any:
+        """Returns the largest absolute value that a weight is rounded to, for each of its scales, of its rank."""
+        import tensorflow as tf
+
+        largest = fake_quantization.largest(
+            tf.stop_gradient(tf.convert_to_tensor(getattr(layer, rule.attribute)._value)), self._grid(layer, rule)[0]
+        )
+        state = self._bounds.get(f"{path}/{rule.attribute}")
+        return largest if state is None else tf.where(state[0] > 0, tf.minimum(state[0], largest), largest)
+
+    def bias_steps(self, bias: points.Bias) -> Any:
+        """Returns the steps of the grid of a bias, (channels,), or (1,) where all share one, 0 for a weight without values.
+
+        Args:
+            bias: one of the plan.
+        """
+        import tensorflow as tf
+
+        layer = self._layers[bias.path]
+        low, high = self._ends(bias.reads)
+        bits = self._grid(layer, bias.weight)[1]
+        steps = tf.reshape(self._bound(bias.path, layer, bias.weight), [-1]) / (2 ** (bits - 1) - 1)
+        if self._bits == 16:
+            return steps * tf.maximum(tf.abs(low), tf.abs(high)) / (2**15 - 1)
+        return steps * (high - low) / 255
+
+    def _ends(self, point: str) -> tuple[Any, Any]:
+        if point in self._points:
+            return self._points[point][0], self._points[point][1]
+        return next(s.fixed for s in self._plan.sites.values() if s.name == point and s.fixed)
 
     def fixed(self, site: points.Site, values: Any) -> Any:
         """Returns values rounded to the range that the format prescribes for the site's output."""
@@ -181,10 +211,7 @@ class Trackers:
 
     def like(self, point: str, values: Any) -> Any:
         """Returns pooled averages rounded to the range of another point."""
-        if point in self._points:
-            low, high = self._points[point][0], self._points[point][1]
-        else:
-            low, high = next(s.fixed for s in self._plan.sites.values() if s.name == point and s.fixed)
+        low, high = self._ends(point)
         if self._bits == 16:
             return fake_quantization.activations(values, low, high, bits=16)
         return fake_quantization.averages(values, low, high)
