@@ -96,11 +96,13 @@ class Plan:
         sites: by (layer path, index of the call).
         inputs: for each input tensor in order the name of its point, or None for integer inputs.
         skipped: what has inner tensors that no rule describes, with the reason.
+        tied: groups of points that share one grid in the file: what goes into a concatenation and what comes out.
     """
 
     sites: Mapping[tuple[str, int], Site]
     inputs: tuple[str | None, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    tied: tuple[tuple[str, ...], ...] = ()
 
     @property
     def tracked(self) -> tuple[str, ...]:
@@ -143,7 +145,10 @@ def plan(model: keras.Model) -> Plan:
 
 
 def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) -> Plan:
+    from scipy.cluster.hierarchy import DisjointSet
+
     producer = graph.producers()
+    ties = DisjointSet()
     sites: dict[tuple[str, int], Site] = {}
     skipped: dict[str, str] = {}
     point_of: dict[int, str] = {}  # id of a tensor -> the point whose grid its values lie on
@@ -218,7 +223,15 @@ def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) 
         )
         if is_point:
             point_of[id(out)] = call.name
-    return Plan(sites, tuple(input_points), skipped)
+        if rule.kind == "joint":
+            for point in (point_of[id(tensor)] for tensor in call.inputs if id(tensor) in point_of):
+                ties.add(point)
+                ties.add(call.name)
+                ties.merge(point, call.name)
+    prescribed = {site.name for site in sites.values() if site.fixed}  # their values are rounded anew on the way in
+    free = [[point for point in group if point not in prescribed] for group in ties.subsets()]
+    tied = tuple(tuple(sorted(group)) for group in free if len(group) > 1)
+    return Plan(sites, tuple(input_points), skipped, tied)
 
 
 def _bias(call: call_graph.Call, rule: Rule, point_of: Mapping[int, str]) -> Bias | None:

@@ -12,7 +12,7 @@ import keras
 
 __all__ = ["RULES", "Parts", "Rule", "WeightRule", "activation_rule", "register", "rule_for"]
 
-Kind = Literal["linear", "norm", "clamp", "compute", "same", "average", "opaque"]
+Kind = Literal["linear", "norm", "clamp", "compute", "joint", "same", "average", "opaque"]
 
 
 class Parts(NamedTuple):
@@ -46,8 +46,9 @@ class Rule:
 
     Args:
         kind: "linear" (weights times inputs; BatchNorm and ReLU behind it fuse), "norm" (BatchNorm), "clamp" (ReLU,
-            ReLU6: fuses into what is before it), "compute" (rounds its output to a range of its own), "same" (moves
-            values without arithmetic: no rounding), "average" (rounds to its input's range) or "opaque" (has inner
+            ReLU6: fuses into what is before it), "compute" (rounds its output to a range of its own), "joint" (picks values
+            of several inputs, which share one range with the output), "same" (moves values without arithmetic: no
+            rounding), "average" (rounds to its input's range) or "opaque" (has inner
             tensors that no rule describes: calibrated at conversion).
         weights: the weights that are quantized. Default: none.
         fixed: the output range when the format prescribes it, as 1/256 steps for a sigmoid. Default: None.
@@ -190,11 +191,11 @@ RULES: dict[str, Rule | Callable[[Any], Rule]] = {
     "Softmax": _UNIT,
     **dict.fromkeys(("LeakyReLU", "PReLU", "ELU"), _COMPUTE),
     **dict.fromkeys(("Add", "Subtract", "Multiply"), _FUSING_COMPUTE),
-    **dict.fromkeys(("Maximum", "Minimum", "Concatenate"), _COMPUTE),
+    **dict.fromkeys(("Maximum", "Minimum", "Concatenate", "Stack"), Rule("joint")),
     **dict.fromkeys(
         (
             *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
-            *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D", "Average"),
+            "Average",
         ),
         _COMPUTE,
     ),
@@ -205,6 +206,7 @@ RULES: dict[str, Rule | Callable[[Any], Rule]] = {
                 "MaxPooling1D",
                 "MaxPooling2D",
                 "MaxPooling3D",
+                *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D", "Max", "Amax"),
                 "ZeroPadding3D",
                 "Cropping3D",
                 "Flatten",

@@ -39,7 +39,9 @@ class Trackers:
     that neither the optimizer's learning rate nor a loss scale matters: range *= exp(-rate * tanh(g / sqrt(E[g^2]))).
     Its slope is that of Esser et al., rounding error included. It starts from the data: activations from the mean
     extremes of the first 20 batches, weights from each channel's largest value, which they never exceed. Inputs, where no
-    gradient arrives, keep to the moving average.
+    gradient arrives, and points that share a grid keep to the moving average.
+
+    Each point keeps the range of what it has seen; those that share a grid are rounded to the union of theirs.
 
     Source: Esser et al., "Learned step size quantization", 2020, https://arxiv.org/abs/1902.08153; Bhalgat et al.,
     "LSQ+", 2020, https://arxiv.org/abs/2004.09576 (asymmetric); Jain et al., "Trained quantization thresholds for
@@ -111,11 +113,12 @@ class Trackers:
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Learned (lowest, highest) by point; empty before training."""
+        state = {name: [float(value) for value in interception.read(tracker)] for name, tracker in self._points.items()}
         learned = {}
-        for name, tracker in self._points.items():
-            low, high, batches = (float(value) for value in interception.read(tracker)[:3])
+        for name, (_, _, batches, *_) in state.items():
             if batches:
-                learned[name] = (low, high)
+                together = [state[each] for each in self._together(name)]
+                learned[name] = (min(low for low, *_ in together), max(high for _, high, *_ in together))
         return learned
 
     @property
@@ -201,8 +204,21 @@ class Trackers:
 
     def _ends(self, point: str) -> tuple[Any, Any]:
         if point in self._points:
-            return self._points[point][0], self._points[point][1]
+            return self._united(point, self._points[point])
         return next(s.fixed for s in self._plan.sites.values() if s.name == point and s.fixed)
+
+    def _together(self, point: str) -> tuple[str, ...]:
+        return next((group for group in self._plan.tied if point in group), (point,))
+
+    def _united(self, point: str, state: Any) -> tuple[Any, Any]:
+        """Returns the ends of a point's grid: its own, of which ``state`` is to be taken, and those of the points tied to it."""
+        import tensorflow as tf
+
+        others = [self._points[name] for name in self._together(point) if name != point]
+        low, high = state[0], state[1]
+        for other in others:
+            low, high = tf.minimum(low, other[0]), tf.maximum(high, other[1])
+        return low, high
 
     def fixed(self, site: points.Site, values: Any) -> Any:
         """Returns values rounded to the range that the format prescribes for the site's output."""
@@ -228,7 +244,7 @@ class Trackers:
 
         tracker = self._points[name]
         if not training:
-            rounded = fake_quantization.activations(values, tracker[0], tracker[1], bits=self._bits)
+            rounded = fake_quantization.activations(values, *self._ends(name), bits=self._bits)
             return tf.where(tracker[2] > 0, rounded, values)  # a point that has learned nothing lets everything pass
         seen = tf.cast(values, tf.float32)
         low = tf.zeros([]) if name in self._non_negative else tf.minimum(tf.reduce_min(seen), 0.0)
@@ -236,7 +252,8 @@ class Trackers:
         batches = tracker[2]
         past = batches / (batches + 1.0)
         averaging = tf.logical_or(self.learning, batches < 1)
-        learned = self._learned and name not in self._plan.inputs  # no gradient arrives at the data
+        # No gradient arrives at the data, and tied points would pull at one range.
+        learned = self._learned and name not in self._plan.inputs and self._together(name) == (name,)
         if learned:
             averaging = tf.logical_and(averaging, batches < _AVERAGED)
         else:
@@ -246,7 +263,7 @@ class Trackers:
         current = tf.stop_gradient(tf.where(averaging, tf.concat([moved, state[3:]], 0), state))
         tracker.assign(current)
         if not learned:
-            return fake_quantization.activations(values, current[0], current[1], bits=self._bits)
+            return fake_quantization.activations(values, *self._united(name, current), bits=self._bits)
 
         def learn(slope_of_low: Any, slope_of_high: Any) -> None:
             low, power_of_low = _step(current[0], slope_of_low, current[3])
