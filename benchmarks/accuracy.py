@@ -41,6 +41,7 @@ CLAIMS: dict[str, dict[str, Callable[[dict[str, float]], bool]]] = {
         "pruned by half and distilled is within 2 points": lambda m: (
             m["pruned 50 %, distilled, float"] >= m["float"] - 0.02
         ),
+        "Keras under QAT and its file agree to at least 99.8 %": lambda m: m["QAT agreement with its file"] >= 0.998,
         "and so is its int8 file": lambda m: m["pruned 50 %, distilled, int8 post-training"] >= m["float"] - 0.02,
     },
     "mnist": {

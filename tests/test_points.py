@@ -126,6 +126,51 @@ def test_what_is_computed_between_layers_is_listed_by_its_layer():
     assert points.plan(keras.Model(series, moved)).skipped == {}
 
 
+def test_what_a_concatenation_touches_is_tied_except_a_prescribed_range():
+    image = keras.Input((8, 8, 1), name="image")
+    a = layers.Conv2D(4, 3, name="a")(image)
+    b = layers.Conv2D(4, 3, activation="sigmoid", name="b")(image)
+    first = layers.Concatenate(name="first")([layers.MaxPooling2D(2)(a), layers.AveragePooling2D(2)(b)])
+    c = layers.Conv2D(4, 1, name="c")(first[..., :4])
+    second = layers.Maximum(name="second")([first[..., 4:], c])
+    plan = points.plan(keras.Model(image, layers.Conv2D(2, 1, name="head")(second)))
+    assert plan.tied == (("a", "c", "first", "second"),)
+
+
+def test_operations_inside_a_layer_are_points_or_prescribed():
+    model = keras.Sequential(
+        [
+            keras.Input((4,), name="x"),
+            layers.Rescaling(2.0, offset=1.0, name="scaled"),
+            layers.Dense(3, activation="silu", name="own"),
+            layers.Activation("silu", name="alone"),
+        ]
+    )
+    plan = points.plan(model)
+    assert plan.tracked == ("input:x", "scaled:product", "scaled", "own:inner", "own", "alone")
+    assert plan.sites["own", 0].inside == {"own:gate": (0.0, 255 / 256)}
+    assert plan.sites["alone", 0].inside == {"alone:gate": (0.0, 255 / 256)}
+    assert not plan.skipped
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.ReLU(4.0),
+        layers.ReLU(6.0, negative_slope=0.1),
+        layers.Activation("softplus"),
+        layers.Activation(lambda x: x * x),
+        layers.Dense(3, activation="mish"),
+    ],
+    ids=["relu of 4", "leaky relu6", "softplus", "own function", "inside dense"],
+)
+def test_several_operations_without_ranges_are_listed(layer):
+    plan = points.plan(keras.Sequential([keras.Input((4,)), layer]))
+    assert list(plan.skipped) == [layer.name]
+    assert "several operations" in plan.skipped[layer.name]
+    assert layer.name in plan.tracked  # its output has a range all the same
+
+
 def test_dropout_is_transparent():
     model = keras.Sequential(
         [keras.Input((4,), name="x"), layers.Dense(4, name="a"), layers.Dropout(0.5), layers.ReLU(name="relu")]

@@ -272,7 +272,7 @@ def test_the_file_answers_as_the_fake_quantized_model(build):
 
 def two_inputs():
     b, a = keras.Input((8, 8, 2), name="b"), keras.Input((3,), name="a")
-    x = layers.Concatenate()([layers.Flatten()(b), layers.Dense(4, name="side")(a)])
+    x = layers.Concatenate()([layers.Dense(4, name="picture")(layers.Flatten()(b)), layers.Dense(4, name="side")(a)])
     return compiled(keras.Model([b, a], layers.Dense(3, name="head")(x)))
 
 

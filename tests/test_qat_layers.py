@@ -10,7 +10,7 @@ from keras import layers
 import tfcompress as tfc
 from tfcompress.errors import StrictError
 from tfcompress.interpreter import open_model
-from tfcompress.proof import SAME_ANSWERS
+from tfcompress.proof import SAME_ANSWERS, prove
 
 RANDOM = np.random.default_rng(0)
 Y = RANDOM.integers(0, 3, 64)
@@ -47,6 +47,37 @@ def activation(name):
     )
 
 
+def two(join):
+    """Two branches, one of them never negative, that ``join`` brings together."""
+
+    def build():
+        image = keras.Input((16, 16, 3), name="image")
+        a = layers.Conv2D(8, 3, activation="relu", name="positive")(image)
+        b = layers.Conv2D(8, 3, name="signed")(image)
+        x = layers.Conv2D(8, 3)(join(image, a, b))
+        return keras.Model(image, layers.Dense(3, name="answer")(layers.GlobalAveragePooling2D()(x)))
+
+    return build, PICTURES
+
+
+def joined(*tensors):
+    return layers.Concatenate()(list(tensors))
+
+
+def dense_block(image, a, b):
+    first = joined(a, b)
+    return joined(first, layers.Conv2D(4, 3, padding="same", activation="relu")(first))
+
+
+def split(image, a, b):
+    whole = joined(a, b)
+    return joined(whole[..., :8], layers.Conv2D(8, 3, padding="same")(whole[..., 8:]))
+
+
+def read_twice(image, a, b):
+    return layers.Add()([joined(a, b), layers.Conv2D(16, 1)(a)])
+
+
 COVERED = {
     "depthwise_1d": (lambda: pooled((20, 4), layers.DepthwiseConv1D(3), layers.ReLU(), layers.Conv1D(8, 3)), SERIES),
     "transposed": (lambda: pooled((16, 16, 3), layers.Conv2DTranspose(8, 3, strides=2, activation="relu")), PICTURES),
@@ -78,10 +109,30 @@ COVERED = {
     "softmax": (lambda: pooled((16, 16, 3), layers.Conv2D(8, 3), layers.Softmax(), layers.Conv2D(8, 3)), PICTURES),
     **{
         name: (activation(name), PICTURES)
-        for name in ("hard_swish", "swish", "gelu", "sigmoid", "tanh", "leaky_relu", "relu6")
+        for name in ("hard_swish", "hard_sigmoid", "swish", "gelu", "sigmoid", "tanh", "leaky_relu", "relu6")
     },
+    "rescaling": (
+        lambda: pooled((16, 16, 3), layers.Rescaling([0.5, 0.2, 0.1], offset=[1.0, 2.0, -1.0]), layers.Conv2D(8, 3)),
+        PICTURES,
+    ),
+    "global_max": (lambda: stack((16, 16, 3), layers.Conv2D(8, 3), layers.GlobalMaxPooling2D()), PICTURES),
+    "add": two(lambda image, a, b: layers.Add()([a, b])),
+    "subtract": two(lambda image, a, b: a - b),
+    "multiply": two(lambda image, a, b: layers.Multiply()([a, b])),
+    "maximum": two(lambda image, a, b: layers.Maximum()([a, b])),
+    "minimum": two(lambda image, a, b: keras.ops.minimum(a, b)),
+    "concatenated": two(lambda image, a, b: joined(a, b)),
+    "concatenated_and_read": two(read_twice),
+    "concatenated_with_the_input": two(lambda image, a, b: joined(layers.Cropping2D(1)(image), b)),
+    "concatenated_pools": two(lambda image, a, b: joined(layers.AveragePooling2D(2)(a), layers.MaxPooling2D(2)(b))),
+    "dense_block": two(dense_block),
+    "split": two(split),
 }
+OWN_ROUNDING = {"transposed", "resizing", "padding", "leaky_relu", "hard_swish"}
+"""Layers whose kernels round more coarsely than arithmetic does: a slope or a factor of few bits."""
 CALIBRATED = {
+    "average": two(lambda image, a, b: layers.Average()([a, b])),
+    "relu_up_to_4": (lambda: pooled((16, 16, 3), layers.Conv2D(8, 3), layers.ReLU(4.0)), PICTURES),
     "attention": (attention, TOKENS),
     "attention_without_bias": (attention_without_bias, SERIES),
     "batch_norm_on_its_own": (lambda: pooled((16, 16, 3), layers.BatchNormalization(), layers.Conv2D(8, 3)), PICTURES),
@@ -124,6 +175,10 @@ def test_covered_layers_need_no_data(name):
     assert result.float_tensors == ()
     assert result.points.calibrated == 0
     assert agreement(model, qat, fresh(x), result.tflite) >= SAME_ANSWERS
+    points = prove(model, qat, fresh(x), by_point=True).points
+    assert len(points) >= 2
+    steps = {each.name: each.mean_steps for each in points}
+    assert max(steps.values()) <= (0.6 if name in OWN_ROUNDING else 0.03), steps
 
 
 @pytest.mark.parametrize("name", CALIBRATED)

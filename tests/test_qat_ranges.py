@@ -87,6 +87,20 @@ def test_learned_ranges_arrive_in_the_file(target, tmp_path):
     np.testing.assert_allclose(found[0], bounds / levels, rtol=1e-5)
 
 
+def test_learned_ranges_and_points_that_share_a_grid():
+    keras.utils.set_random_seed(0)
+    image = keras.Input(X.shape[1:], name="image")
+    a = layers.Conv2D(4, 3, activation="relu", name="a")(image)
+    b = layers.Conv2D(4, 3, name="b")(image)
+    c = layers.Conv2D(4, 1, name="c")(layers.Concatenate(name="both")([a, b]))
+    model = compiled(keras.Model(image, layers.Dense(3, name="logits")(layers.GlobalMaxPooling2D()(c))))
+    qat = tfc.QuantizationAwareTraining(activation_ranges="learned")
+    fit(model, qat, epochs=4)
+    assert qat.ranges["a"] == qat.ranges["b"] == qat.ranges["both"] != qat.ranges["c"]
+    points = prove(model, qat, X, by_point=True).points
+    assert max(each.mean_steps for each in points) <= 2e-3
+
+
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}], ids=str)
 def test_learned_ranges_under_every_way_to_run(options):
     model = compiled(tiny_cnn(), **options)

@@ -52,6 +52,7 @@ class Site:
         non_negative: whether the output is known to be at least 0, as behind a ReLU.
         parts: how to compute the layer as its two operations, the tensor between them a point (named ``name +
             ":" + parts.between``), else None.
+        activation: how to compute the layer's own activation as its two operations, else None.
         bias: the bias that comes in at this call, else None.
     """
 
@@ -63,7 +64,13 @@ class Site:
     follows: str | None = None
     non_negative: bool = False
     parts: Parts | None = None
+    activation: Parts | None = None
     bias: Bias | None = None
+
+    @property
+    def inside(self) -> dict[str, tuple[float, float] | None]:
+        """Names of the tensors between two operations of this call, with their range when the format prescribes it."""
+        return {f"{self.name}:{each.between}": each.fixed for each in (self.parts, self.activation) if each is not None}
 
     def run(
         self, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict, at: Callable[[str, Any], Any]
@@ -78,14 +85,17 @@ class Site:
             at: what becomes of the values at an inner point.
         """
 
+        def run(parts: Parts, values: Any) -> Any:
+            return parts.run(layer, functools.partial(at, f"{self.name}:{parts.between}"), values)
+
         def around(activation: Callable[..., Any], values: Any) -> Any:
-            return activation(at(f"{self.name}:inner", values))
+            inner = at(f"{self.name}:inner", values)
+            return activation(inner) if self.activation is None else run(self.activation, inner)
 
         with interception.swapped_activation(layer, around if self.inner else None):
             if self.parts is None:
                 return call(*args, **kwargs)
-            between = functools.partial(at, f"{self.name}:{self.parts.between}")
-            return self.parts.run(layer, between, args[0] if args else kwargs["inputs"])
+            return run(self.parts, args[0] if args else kwargs["inputs"])
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,7 @@ class Plan:
         """Names of the points whose ranges are learned: no fixed range, no range of another point."""
         names = [name for name in self.inputs if name]
         for site in self.sites.values():
-            if site.parts is not None:
-                names.append(f"{site.name}:{site.parts.between}")
+            names += [name for name, fixed in site.inside.items() if fixed is None]
             if site.inner:
                 names.append(f"{site.name}:inner")
             if site.output and site.fixed is None:
@@ -183,7 +192,10 @@ def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) 
                     sites[call.path, call.index] = Site(call.name, follows=source)
             continue
 
+        if rule.reason:
+            skipped[call.name] = rule.reason
         inner, fixed, non_negative = False, rule.fixed, rule.kind == "clamp"
+        own_parts = None
         fuses_clamp, fuses_norm = rule.fuses_clamp, rule.fuses_batch_norm
         if rule.kind == "linear":
             activation = activation_rule(call.layer)
@@ -191,7 +203,9 @@ def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) 
                 non_negative = True
                 fuses_clamp = fuses_norm = False
             elif activation.kind == "compute":
-                inner, fixed = True, activation.fixed
+                inner, fixed, own_parts = True, activation.fixed, activation.parts
+                if activation.reason:
+                    skipped[call.name] = f"its activation: {activation.reason}"
                 fuses_clamp = fuses_norm = False
         elif rule.kind == "norm":
             before = next((producer.get(id(t)) for t in call.inputs), None)
@@ -219,6 +233,7 @@ def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) 
             fixed=fixed if is_point else None,
             non_negative=non_negative,
             parts=rule.parts,
+            activation=own_parts,
             bias=bias,
         )
         if is_point:

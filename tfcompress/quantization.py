@@ -22,6 +22,8 @@ _SAME_SCALE = frozenset(
         "RESHAPE",
         "MAX_POOL_2D",
         "AVERAGE_POOL_2D",
+        "REDUCE_MAX",
+        "REDUCE_MIN",
         "PAD",
         "PADV2",
         "MIRROR_PAD",

@@ -131,6 +131,6 @@ class RoundedCalls:
         """Returns the values at a point as the file will hold them."""
         learning = self._training_call or self.observing
         rounded = self._trackers.point(name, values, training=learning)
-        if self.recording is not None:
+        if self.recording is not None and name in self._plan.tracked:
             self.recording[name] = rounded
         return rounded

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import keras
+import numpy as np
 
 __all__ = ["RULES", "Parts", "Rule", "WeightRule", "activation_rule", "register", "rule_for"]
 
@@ -16,15 +17,17 @@ Kind = Literal["linear", "norm", "clamp", "compute", "joint", "same", "average",
 
 
 class Parts(NamedTuple):
-    """How a layer is computed as the two operations that it is in the file.
+    """How a layer, or its activation, is computed as the two operations that it is in the file.
 
     Args:
         between: what the tensor between them is called.
         run: (layer, what that tensor passes, inputs) -> outputs.
+        fixed: the range of that tensor when the format prescribes it. Default: None, it learns one.
     """
 
     between: str
     run: Callable[[Any, Callable[[Any], Any], Any], Any]
+    fixed: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Rule:
         fuses_batch_norm: whether the converter folds a BatchNorm behind it into the weights. Default: False.
         fuses_clamp: whether a ReLU behind it becomes part of it. Default: False.
         parts: for a layer that is two operations in the file, how to compute it as two. Default: None, one operation.
-        reason: why an opaque layer is opaque. Default: "".
+        reason: why an opaque layer is opaque, or which tensors inside another have no range. Default: "".
     """
 
     kind: Kind
@@ -73,10 +76,30 @@ _COMPUTE = Rule("compute")
 _FUSING_COMPUTE = Rule("compute", fuses_clamp=True)
 _CLAMP = Rule("clamp")
 # LOGISTIC and SOFTMAX store 0..255/256 and TANH -1..127/128: the quantization specification of TFLite prescribes them.
-_UNIT = Rule("compute", fixed=(0.0, 255 / 256))
+_UNIT_RANGE = (0.0, 255 / 256)
+_UNIT = Rule("compute", fixed=_UNIT_RANGE)
 _SIGNED_UNIT = Rule("compute", fixed=(-1.0, 127 / 128))
 
+_SEVERAL = Rule("compute", reason="it becomes several operations with tensors between them")
+
+
+def _gated(layer: Any, between: Callable[[Any], Any], inputs: Any) -> Any:
+    """Computes swish as the file does: x times a sigmoid that lies on the grid of all sigmoids."""
+    return keras.ops.multiply(inputs, between(keras.ops.sigmoid(inputs)))
+
+
+def _clamped(layer: Any, between: Callable[[Any], Any], inputs: Any) -> Any:
+    """Computes a hard sigmoid as the file does: an addition with a ReLU6 fused into it, and a sixth of that."""
+    return keras.ops.divide(between(keras.ops.relu6(keras.ops.add(inputs, 3.0))), 6.0)
+
+
+_HARD_SIGMOID = Rule("compute", parts=Parts("clamped", _clamped))
+_SWISH = Rule("compute", parts=Parts("gate", _gated, fixed=_UNIT_RANGE))
+
 _ACTIVATIONS: dict[str, Rule] = {
+    **dict.fromkeys(("elu", "exponential", "gelu", "hard_silu", "hard_swish", "leaky_relu"), _COMPUTE),
+    **dict.fromkeys(("silu", "swish"), _SWISH),
+    "hard_sigmoid": _HARD_SIGMOID,
     "linear": _SAME,
     "relu": _CLAMP,
     "relu6": _CLAMP,
@@ -87,13 +110,29 @@ _ACTIVATIONS: dict[str, Rule] = {
 
 
 def _relu_rule(layer: Any) -> Rule:
-    plain = not float(layer.negative_slope) and not float(layer.threshold) and layer.max_value in (None, 6, 6.0)
-    return _CLAMP if plain else _COMPUTE
+    if float(layer.threshold) or layer.max_value not in (None, 6, 6.0):
+        return _SEVERAL
+    if not float(layer.negative_slope):
+        return _CLAMP
+    return _COMPUTE if layer.max_value is None else _SEVERAL
+
+
+def _product_and_sum(layer: Any, between: Callable[[Any], Any], inputs: Any) -> Any:
+    """Computes Rescaling as the multiplication and the addition that the file has."""
+    ops, dtype = keras.ops, layer.compute_dtype
+    scale, offset = (ops.cast(each, dtype) for each in (layer.scale, layer.offset))
+    return ops.add(between(ops.multiply(ops.cast(inputs, dtype), scale)), offset)
+
+
+def _rescaling(layer: Any) -> Rule:
+    if np.all(np.equal(layer.scale, 1)) or np.all(np.equal(layer.offset, 0)):
+        return _COMPUTE
+    return Rule("compute", parts=Parts("product", _product_and_sum))
 
 
 def activation_rule(layer: Any) -> Rule:
     """Returns the rule for a layer's own ``activation`` function."""
-    return _ACTIVATIONS.get(getattr(layer.activation, "__name__", ""), _COMPUTE)
+    return _ACTIVATIONS.get(getattr(layer.activation, "__name__", ""), _SEVERAL)
 
 
 def _added(layer: Any, between: Callable[[Any], Any], inputs: Any) -> Any:
@@ -193,12 +232,10 @@ RULES: dict[str, Rule | Callable[[Any], Rule]] = {
     **dict.fromkeys(("Add", "Subtract", "Multiply"), _FUSING_COMPUTE),
     **dict.fromkeys(("Maximum", "Minimum", "Concatenate", "Stack"), Rule("joint")),
     **dict.fromkeys(
-        (
-            *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
-            "Average",
-        ),
+        (*("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),),
         _COMPUTE,
     ),
+    "Average": _SEVERAL,
     **dict.fromkeys(("AveragePooling1D", "AveragePooling2D", "AveragePooling3D"), Rule("average")),
     **dict.fromkeys(
         (
@@ -223,7 +260,7 @@ RULES: dict[str, Rule | Callable[[Any], Rule]] = {
     ),
     "UpSampling2D": _upsampling,
     "Resizing": _upsampling,
-    "Rescaling": Rule("compute"),
+    "Rescaling": _rescaling,
     "Relu": _CLAMP,
     "Relu6": _CLAMP,
     "Sigmoid": _UNIT,

@@ -66,6 +66,7 @@ class Trackers:
         self._learned = activation_ranges == "learned"
         self._bits = 16 if target.activations == "int16" else 8
         self._non_negative = {site.name for site in plan.sites.values() if site.non_negative}
+        self._prescribed = {name: ends for site in plan.sites.values() for name, ends in site.inside.items() if ends}
         self._layers = interception.layer_paths(model)
         # Each replica learns from its own part of the batch; what is read outside is their mean.
         each_replica = {
@@ -242,6 +243,8 @@ class Trackers:
         """
         import tensorflow as tf
 
+        if name in self._prescribed:
+            return fake_quantization.activations(values, *self._prescribed[name], bits=self._bits)
         tracker = self._points[name]
         if not training:
             rounded = fake_quantization.activations(values, *self._ends(name), bits=self._bits)
