@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 from parity import samples, worst_error
 
+import tfcompress as tfc
 from tfcompress import flatbuffer
 from tfcompress.errors import ConversionError, ModelError
 from tfcompress.interpreter import open_model
@@ -318,3 +319,36 @@ def test_constants_that_are_added_have_names_of_their_own():
         flatbuffer.add_constant(parsed, np.array(values, np.int32))
     names = [flatbuffer.tensor_name(tensor) for tensor in parsed.subgraphs[0].tensors]
     assert len(names) == len(set(names))
+
+
+def einsums():
+    series = keras.Input((6, 4), name="series")
+    x = layers.Dense(8, activation="relu")(series)
+    x = layers.MultiHeadAttention(2, 4)(x, x)
+    return keras.Model(series, layers.Dense(3)(x))
+
+
+def test_shapes_computed_from_the_batch_alone_become_constants():
+    model = einsums()
+    lowered = lower_keras(model)
+    assert not {"SHAPE", "GATHER", "PACK", "REDUCE_PROD"} & set(flatbuffer.op_counts(flatbuffer.parse(lowered.content)))
+    for batch in (1, 5):
+        x = np.random.default_rng(0).normal(size=(batch, 6, 4)).astype(np.float32)
+        [answer] = open_model(lowered.content).run({"series": x}, batch=batch).values()
+        np.testing.assert_allclose(answer, model.predict(x, verbose=0), atol=TOLERANCE)
+
+
+def test_shapes_that_change_in_two_places_stay_computed():
+    pair = keras.Input((None, 4), name="pair")
+    model = keras.Model(pair, layers.Dense(3)(pair))
+    assert "SHAPE" in flatbuffer.op_counts(flatbuffer.parse(lower_keras(model).content))
+
+
+@pytest.mark.parametrize("target", ["cpu-int16x8", "cpu-int4"])
+def test_a_dense_on_a_series_is_whole_in_other_widths(target):
+    x = np.random.default_rng(0).normal(size=(32, 6, 4)).astype(np.float32)
+    model = keras.Sequential(
+        [keras.Input((6, 4)), layers.Dense(8, activation="relu"), layers.Flatten(), layers.Dense(3)]
+    )
+    result = tfc.convert(model, target=target, representative_data=x)
+    assert result.float_tensors == ()

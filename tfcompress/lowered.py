@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import flatbuffer, substitutions
+from . import flatbuffer, static_shapes, substitutions
 from .arrays import InputSpec
 from .errors import ConversionError
 from .shapes import Shape
@@ -68,6 +68,7 @@ def finish(
         ConversionError: an input holds text or has no batch axis.
     """
     flatbuffer.fold_dynamic_reshapes(parsed)
+    static_shapes.fold_computed_reshapes(parsed)
     substitutions.substitute(parsed)
     graph = parsed.subgraphs[0]
     if not trained:

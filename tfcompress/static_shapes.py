@@ -14,7 +14,7 @@ from .errors import ConversionError
 from .quiet import native_stderr_silenced
 from .shapes import Shape
 
-__all__ = ["fix_batch", "fix_inputs"]
+__all__ = ["fix_batch", "fix_inputs", "fold_computed_reshapes"]
 
 
 def fix_batch(content: bytes, batch: int = 1, *, place: str = "the model", debug: bool = False) -> bytes:
@@ -75,6 +75,54 @@ def fix_inputs(model: Any, fixed: Mapping[int, Shape], *, place: str, debug: boo
             tensor = graph.tensors[details["index"]]
             tensor.shape, tensor.shapeSignature = np.array(details["shape"], np.int32), None
     _fold(model, interpreter)
+
+
+def fold_computed_reshapes(model: Any) -> int:
+    """Replaces computed shapes of RESHAPEs, in which only one size changes with the batch, by constants with -1 there.
+
+    Keras reshapes around a Dense on a series or an einsum with a shape that a chain of integer ops computes. A constant
+    says the same, and delegates, microcontrollers and quantizers know it.
+
+    Args:
+        model: the schema's object of a float file, changed in place.
+
+    Returns:
+        how many.
+    """
+    graph = model.subgraphs[0]
+    computed = [
+        operator
+        for operator in graph.operators
+        if flatbuffer.op_name(model, operator) == "RESHAPE"
+        and len(operator.inputs) > 1
+        and flatbuffer.constant(model, graph.tensors[int(operator.inputs[1])]) is None
+    ]
+    signatures = {int(index): graph.tensors[int(index)].shapeSignature for index in graph.inputs}
+    if not computed or any(
+        sizes is None or len(sizes) < 1 or sizes[0] != -1 or any(size < 0 for size in sizes[1:])
+        for sizes in signatures.values()
+    ):
+        return 0
+    shapes = []
+    for batch in (2, 3):
+        try:
+            fixed = {index: (batch, *map(int, sizes[1:])) for index, sizes in signatures.items()}
+            interpreter = _run(model, fixed, "the model", False)
+        except ConversionError:
+            return 0  # a model of one batch size
+        shapes.append([np.array(interpreter.get_tensor(int(operator.inputs[1]))) for operator in computed])
+    folded = 0
+    for operator, two, three in zip(computed, *shapes, strict=True):
+        if np.sum(two != three) > 1:
+            continue
+        shape = np.where(two == three, two, -1).astype(np.int32)
+        operator.inputs = np.array([int(operator.inputs[0]), flatbuffer.add_constant(model, shape)], np.int32)
+        if operator.builtinOptions is not None:
+            operator.builtinOptions.newShape = shape
+        folded += 1
+    if folded:
+        flatbuffer.drop_dead(model)
+    return folded
 
 
 def _run(model: Any, fixed: Mapping[int, Shape], place: str, debug: bool) -> Any:

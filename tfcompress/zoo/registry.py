@@ -60,10 +60,6 @@ class Entry:
 _PICTURE = (224, 224, 3)
 _TINY: dict[str, Any] = {"input_shape": (32, 32, 3), "classes": 10}
 _LOOKED_UP = dict.fromkeys(("gpu-fp16", "edge-tpu", "ethos-u"), "it has no GATHER, which looks up an embedding")
-_ATTENTION = {
-    **dict.fromkeys(("cpu-int16x8", "cpu-int4"), "the tensors behind its sum stay in float32"),
-    **_LOOKED_UP,
-}
 
 
 def _embedded(reason: str) -> dict[str, str]:
@@ -232,7 +228,7 @@ MODELS: dict[str, Entry] = {
             "Vaswani et al., Attention is all you need, 2017",
             72_354,
             786_496,
-            refused=_ATTENTION,
+            refused=_LOOKED_UP,
         ),
         Entry(
             "text_lstm",
