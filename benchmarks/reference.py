@@ -109,13 +109,22 @@ def cifar10(build: str) -> Callable[[Path], flow.Task]:
     return make
 
 
-def mnist(build: str, **arguments: Any) -> Callable[[Path], flow.Task]:
-    """Returns what makes the task of 2000 handwritten digits learned from 8000, with a model of the zoo."""
+def mnist(build: str, *, border: int = 0, **arguments: Any) -> Callable[[Path], flow.Task]:
+    """Returns what makes the task of 2000 handwritten digits learned from 8000, with a model of the zoo.
+
+    Args:
+        build: name of the model.
+        border: pixels of background on each side, for models that take no pictures as small as 28x28.
+        **arguments: of the model.
+    """
 
     def make(shared: Path) -> flow.Task:
+        import numpy as np
         from accuracy import mnist as load
 
         x, y, test_x, test_y = load(shared)
+        widths = ((0, 0), (border, border), (border, border), (0, 0))
+        x, test_x = np.pad(x, widths, mode="edge"), np.pad(test_x, widths, mode="edge")
         return flow.Task(
             title=build,
             build=lambda: zoo_model(build, input_shape=x.shape[1:], classes=10, **arguments),
@@ -170,7 +179,7 @@ SUBJECTS = {
     ),
     "mobilenet_v2": Subject(
         "mobilenet_v2 (width 0.35), MNIST (8000)",
-        mnist("mobilenet_v2", width=0.35),
+        mnist("mobilenet_v2", border=2, width=0.35),
         flow.Recipe(epochs=8, compressed_epochs=3, batch_size=64),
     ),
     "shufflenet_v2": Subject(

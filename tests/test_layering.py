@@ -17,7 +17,7 @@ RANKS = {
     0: """errors files quiet child shapes schedules masks affine tensors histograms clipping observers overrides
           operators targets precision tables listing metrics differences figures profiles conditions records ranges measured_ranges scalings
           arrays scripts elements images samples data anchors suppression detection scoring truth digits log_mel tokens torch_files""",
-    1: "trust backend signatures feeding legacy fake_quantization rules interception layer_choice phases recovery averages call_graph points tracking fused_norm rounded_calls training_state costs balance channels importance removal constraints masking pruning channel_pruning clustering penalties waiting distillation detection_losses zoo",
+    1: "trust backend signatures feeding legacy fake_quantization rules interception layer_choice phases recovery averages call_graph points tracking fused_norm integer_sums rounded_calls training_state costs balance channels importance removal constraints masking pruning channel_pruning clustering penalties waiting distillation detection_losses zoo",
     2: """isolation hdf5 flatbuffer substitutions metadata_tables metadata fingerprints interpreter trial stored roles summaries
           inspection matching pairing detaching losses comparison agreement torch_modules sources constants static_shapes postprocessing
           subgraphs lowered freezing tracing lowering_keras tensorflow_v1 lowering_tensorflow lowering_tflite

@@ -4,7 +4,6 @@ The mask is a constraint of the weight variable. At the end of ``fit`` the const
 weights. Which weights go is decided by the callbacks of ``pruning`` and ``channel_pruning``, how many in ``schedules``.
 """
 
-import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Mapping
@@ -192,8 +191,12 @@ class MaskedTraining(keras.callbacks.Callback):
 
     def _move_at_the_end(self) -> None:
         """Moves the masks to where the schedule is behind the last step, which one that is a table does not know."""
-        with contextlib.suppress(IndexError, KeyError):
-            self._move(int(interception.read(self.model.optimizer.iterations)))
+        step = int(interception.read(self.model.optimizer.iterations))
+        try:
+            self.schedule(step)
+        except (IndexError, KeyError):
+            return
+        self._move(step)
 
     def _apply(self) -> None:
         for variable, mask in self._pruned.values():

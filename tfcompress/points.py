@@ -8,6 +8,7 @@ Nothing here quantizes anything.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,13 +30,13 @@ class Bias:
         path: path of the layer that has the weight.
         weight: the weight.
         reads: the point on whose grid the operation's input lies.
-        folded: whether it is the bias of a BatchNorm that the converter folds into the weight, else the layer's own.
+        norm: path of the BatchNorm that the converter folds into the weight, at whose call the bias comes in, else None.
     """
 
     path: str
     weight: WeightRule
     reads: str
-    folded: bool = False
+    norm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Site:
         parts: how to compute the layer as its two operations, the tensor between them a point (named ``name +
             ":" + parts.between``), else None.
         activation: how to compute the layer's own activation as its two operations, else None.
-        bias: the bias that comes in at this call, else None.
+        bias: the bias of the operation that this call is, or is folded into, else None.
+        clamps: whether the call is a ReLU, which may be fused into what is before it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Site:
     parts: Parts | None = None
     activation: Parts | None = None
     bias: Bias | None = None
+    clamps: bool = False
 
     @property
     def inside(self) -> dict[str, tuple[float, float] | None]:
@@ -85,17 +88,25 @@ class Site:
             at: what becomes of the values at an inner point.
         """
 
-        def run(parts: Parts, values: Any) -> Any:
-            return parts.run(layer, functools.partial(at, f"{self.name}:{parts.between}"), values)
+        own = layer.activation if self.inner else None
 
         def around(activation: Callable[..., Any], values: Any) -> Any:
-            inner = at(f"{self.name}:inner", values)
-            return activation(inner) if self.activation is None else run(self.activation, inner)
+            return self._activated(layer, own, at(f"{self.name}:inner", values), at)
 
         with interception.swapped_activation(layer, around if self.inner else None):
             if self.parts is None:
                 return call(*args, **kwargs)
-            return run(self.parts, args[0] if args else kwargs["inputs"])
+            between = functools.partial(at, f"{self.name}:{self.parts.between}")
+            return self.parts.run(layer, between, args[0] if args else kwargs["inputs"])
+
+    def activated(self, layer: Any, inner: Any, at: Callable[[str, Any], Any]) -> Any:
+        """Returns what the layer's own activation makes of the values at its inner point."""
+        return self._activated(layer, layer.activation, inner, at)
+
+    def _activated(self, layer: Any, own: Any, inner: Any, at: Callable[[str, Any], Any]) -> Any:
+        if self.activation is None:
+            return own(inner)
+        return self.activation.run(layer, functools.partial(at, f"{self.name}:{self.activation.between}"), inner)
 
 
 @dataclass(frozen=True)
@@ -220,8 +231,7 @@ def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) 
             if takes_norm or takes_clamp:
                 fused.add(id(call))
             if takes_norm and bias is not None:
-                folded[id(call)] = dataclasses.replace(bias, folded=True)
-                bias = None
+                bias = folded[id(call)] = dataclasses.replace(bias, norm=reader.path)
         if rule.kind == "norm" and before is not None:
             bias = folded.get(id(before))
         is_point = id(call) not in fused
@@ -235,6 +245,7 @@ def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) 
             parts=rule.parts,
             activation=own_parts,
             bias=bias,
+            clamps=rule.kind == "clamp",
         )
         if is_point:
             point_of[id(out)] = call.name
@@ -257,6 +268,10 @@ def _bias(call: call_graph.Call, rule: Rule, point_of: Mapping[int, str]) -> Bia
         reads = f"{call.name}:{rule.parts.between}"
     if reads is None or not weights or (rule.parts is not None and len(weights) < 2):
         return None
+    bias, kernel = getattr(call.layer, "bias", None), getattr(call.layer, weights[-1].attribute)
+    channels = math.prod(int(kernel.shape[axis]) for axis in weights[-1].channel_axes)
+    if bias is not None and tuple(getattr(bias, "shape", ())) != (channels,):
+        return None  # no bias of the operation: it has other axes, or the attribute is something else
     return Bias(call.path, weights[-1], reads)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from . import fake_quantization, fused_norm, interception, points
+from . import fused_norm, integer_sums, interception, points
 from .tracking import Trackers
 
 __all__ = ["RoundedCalls"]
@@ -41,7 +41,7 @@ class RoundedCalls:
         self._model = model
         self._plan = plan
         self._trackers = trackers
-        self._layers = interception.layer_paths(model)
+        self._sums = integer_sums.IntegerSums(trackers, interception.layer_paths(model))
         self._input_points = input_points
         self._training_call = False
         self.training = False
@@ -53,6 +53,7 @@ class RoundedCalls:
         """Returns what ``call``, the model's own, makes of inputs that lie on their grids."""
         training = kwargs.get("training")
         self._training_call = self.training if training is None else bool(training)
+        self._sums.forget()
         if not args and "inputs" in kwargs:  # a train_step of the user's own may call by name
             kwargs = dict(kwargs)
             args = (kwargs.pop("inputs"),)
@@ -77,17 +78,26 @@ class RoundedCalls:
             return call(*args, **kwargs)
         if isinstance(layer, keras.layers.BatchNormalization):
             call, kwargs = self._normalizing(layer, call, args, kwargs)
-        mapping = [
-            (getattr(layer, rule.attribute), self._trackers.weights(path, layer, rule, training=self._training_call))
-            for rule in site.weights
-        ]
-        mapping += self._own_bias(site, layer)
+        sums = self._sums if not (self._training_call or self.observing) else None
+        if sums is not None and sums.can_run(site, layer):
+            outputs = sums.run(site, layer, call, args, kwargs, self._at)
+        else:
+            mapping = [
+                (
+                    getattr(layer, rule.attribute),
+                    self._trackers.weights(path, layer, rule, training=self._training_call),
+                )
+                for rule in site.weights
+            ]
+            if sums is not None:
+                mapping += sums.own_bias(site, layer)
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return site.run(layer, call, args, kwargs, self._at)
+            def run(*args: Any, **kwargs: Any) -> Any:
+                return site.run(layer, call, args, kwargs, self._at)
 
-        outputs = interception.call_with_weights(run, mapping, args, kwargs)
-        outputs = self._with_folded_bias(site, layer, outputs)
+            outputs = interception.call_with_weights(run, mapping, args, kwargs)
+            if sums is not None:
+                outputs = sums.behind(site, layer, call, args, kwargs, outputs)
         if site.follows:
             return self._trackers.like(site.follows, outputs)
         if not site.output:
@@ -106,31 +116,10 @@ class RoundedCalls:
             return (lambda inputs, **_: fused_norm.train(layer, inputs)), kwargs
         return call, kwargs
 
-    def _own_bias(self, site: points.Site, layer: Any) -> list[tuple[Any, Any]]:
-        """Returns the layer's bias and what the file holds of it. Training does without: it is far below its noise."""
-        if self._training_call or site.bias is None or site.bias.folded or getattr(layer, "bias", None) is None:
-            return []
-        bias = keras.ops.convert_to_tensor(layer.bias)
-        return [(layer.bias, fake_quantization.biases(bias, self._trackers.bias_steps(site.bias)))]
-
-    def _with_folded_bias(self, site: points.Site, layer: Any, outputs: Any) -> Any:
-        """Returns the outputs of a BatchNorm as with the one bias that the file makes of it and the layer before it."""
-        if self._training_call or site.bias is None or not site.bias.folded or layer.axis not in (-1, outputs.ndim - 1):
-            return outputs
-        ops = keras.ops
-        before = getattr(self._layers[site.bias.path], "bias", None)
-        slope = ops.rsqrt(ops.add(layer.moving_variance, layer.epsilon)) * (layer.gamma if layer.scale else 1.0)
-        bias = slope * ((0.0 if before is None else ops.convert_to_tensor(before)) - layer.moving_mean)
-        bias = bias + layer.beta if layer.center else bias
-        steps = self._trackers.bias_steps(site.bias)
-        if steps.shape != bias.shape:  # one scale for all channels is another one once it is folded
-            return outputs
-        return outputs + (fake_quantization.biases(bias, steps * ops.abs(slope)) - bias)
-
     def _at(self, name: str, values: Any) -> Any:
         """Returns the values at a point as the file will hold them."""
         learning = self._training_call or self.observing
-        rounded = self._trackers.point(name, values, training=learning)
+        rounded = self._trackers.point(name, self._sums.landed(name, values), training=learning)
         if self.recording is not None and name in self._plan.tracked:
             self.recording[name] = rounded
         return rounded

@@ -104,7 +104,7 @@ def fold_computed_reshapes(model: Any) -> int:
     ):
         return 0
     shapes = []
-    for batch in (2, 3):
+    for batch in (2, 5):
         try:
             fixed = {index: (batch, *map(int, sizes[1:])) for index, sizes in signatures.items()}
             interpreter = _run(model, fixed, "the model", False)
@@ -112,10 +112,10 @@ def fold_computed_reshapes(model: Any) -> int:
             return 0  # a model of one batch size
         shapes.append([np.array(interpreter.get_tensor(int(operator.inputs[1]))) for operator in computed])
     folded = 0
-    for operator, two, three in zip(computed, *shapes, strict=True):
-        if np.sum(two != three) > 1:
+    for operator, two, five in zip(computed, *shapes, strict=True):
+        if np.sum(two != five) > 1 or not np.all(two):
             continue
-        shape = np.where(two == three, two, -1).astype(np.int32)
+        shape = np.where(two == five, two, -1).astype(np.int32)
         operator.inputs = np.array([int(operator.inputs[0]), flatbuffer.add_constant(model, shape)], np.int32)
         if operator.builtinOptions is not None:
             operator.builtinOptions.newShape = shape

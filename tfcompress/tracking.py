@@ -187,21 +187,51 @@ class Trackers:
         state = self._bounds.get(f"{path}/{rule.attribute}")
         return largest if state is None else tf.where(state[0] > 0, tf.minimum(state[0], largest), largest)
 
-    def bias_steps(self, bias: points.Bias) -> Any:
-        """Returns the steps of the grid of a bias, (channels,), or (1,) where all share one, 0 for a weight without values.
+    def step(self, point: str) -> Any:
+        """Returns the step of a point's grid, a float64 scalar."""
+        import tensorflow as tf
+
+        low, high = (tf.cast(end, tf.float64) for end in self._ends(point))
+        if self._bits == 16:
+            return tf.maximum(tf.abs(low), tf.abs(high)) / (2**15 - 1)
+        return (tf.maximum(high, low + 1e-6) - low) / 255
+
+    def integers(self, path: str, layer: Any, rule: points.WeightRule, slope: Any = None) -> tuple[Any, Any]:
+        """Returns a layer's weight as the file's integers, and their steps, float64 of its rank with 1 where axes share one.
 
         Args:
-            bias: one of the plan.
+            path: path of the layer.
+            layer: the layer.
+            rule: the weight.
+            slope: float32 factors of its channels that the converter multiplies it by before it rounds. Default: none.
         """
         import tensorflow as tf
 
+        axes, bits = self._grid(layer, rule)
+        bound = self._bound(path, layer, rule)
+        values = tf.clip_by_value(tf.convert_to_tensor(getattr(layer, rule.attribute)._value), -bound, bound)
+        if slope is not None:
+            kept = {axis % len(values.shape) for axis in rule.channel_axes}
+            values *= tf.reshape(slope, [size if axis in kept else 1 for axis, size in enumerate(values.shape)])
+            bound = fake_quantization.largest(values, axes)
+        steps = tf.cast(bound, tf.float64) / (2 ** (bits - 1) - 1)
+        # TensorFlow's quantizer multiplies by the inverse in float32 and rounds halves away from zero: edges are near.
+        inverse = tf.math.reciprocal_no_nan(tf.cast(steps, tf.float32))
+        scaled = tf.cast(values * inverse, tf.float64)
+        return tf.sign(scaled) * tf.floor(tf.abs(scaled) + 0.5), steps
+
+    def bias_steps(self, bias: points.Bias) -> Any:
+        """Returns the steps of the grid of a bias, float64 (channels,), or (1,) where all share one."""
+        import tensorflow as tf
+
         layer = self._layers[bias.path]
-        low, high = self._ends(bias.reads)
-        bits = self._grid(layer, bias.weight)[1]
-        steps = tf.reshape(self._bound(bias.path, layer, bias.weight), [-1]) / (2 ** (bits - 1) - 1)
-        if self._bits == 16:
-            return steps * tf.maximum(tf.abs(low), tf.abs(high)) / (2**15 - 1)
-        return steps * (high - low) / 255
+        steps = tf.cast(self._bound(bias.path, layer, bias.weight), tf.float64)
+        return self.step(bias.reads) * tf.reshape(steps, [-1]) / (2 ** (self._grid(layer, bias.weight)[1] - 1) - 1)
+
+    @property
+    def eight_bits(self) -> bool:
+        """Whether activations are of 8 bits."""
+        return self._bits == 8
 
     def _ends(self, point: str) -> tuple[Any, Any]:
         if point in self._points:
