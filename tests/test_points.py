@@ -171,6 +171,39 @@ def test_several_operations_without_ranges_are_listed(layer):
     assert layer.name in plan.tracked  # its output has a range all the same
 
 
+class Flagged(layers.Layer):
+    """A linear layer whose ``bias`` is no variable."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias, self.activation = True, keras.activations.linear
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.kernel)
+
+
+@pytest.mark.parametrize(("equation", "bias", "listed"), [("abc,cde->abde", "e", True), ("abc,cd->abd", "d", False)])
+def test_a_bias_of_some_of_the_outputs_is_an_operation_of_its_own(equation, bias, listed):
+    shape = (None, 2, 4) if listed else (None, 8)
+    layer = layers.EinsumDense(equation, shape, bias_axes=bias, name="einsum")
+    plan = points.plan(keras.Sequential([keras.Input((5, 6)), layer]))
+    assert ("einsum" in plan.skipped) is listed
+    assert (plan.sites["einsum", 0].bias is None) is listed
+
+
+def test_an_attribute_called_bias_need_not_be_one():
+    points.register(Flagged, points.Rule("linear", (points.WeightRule("kernel"),)))
+    try:
+        plan = points.plan(keras.Sequential([keras.Input((6,)), Flagged()]))
+        assert [site.bias for site in plan.sites.values()] == [None]
+        assert len(plan.tracked) == 2
+    finally:
+        del points.RULES["Flagged"]
+
+
 def test_dropout_is_transparent():
     model = keras.Sequential(
         [keras.Input((4,), name="x"), layers.Dense(4, name="a"), layers.Dropout(0.5), layers.ReLU(name="relu")]

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -198,7 +199,8 @@ def _einsum(layer: Any) -> Rule:
     kernel, result = layer.equation.replace(" ", "").partition("->")[0].split(",")[1], layer.equation.partition("->")[2]
     axes = tuple(axis for axis, letter in enumerate(kernel) if letter in result)
     weights = (WeightRule("kernel", axes),)
-    if layer.bias is not None and len(layer.bias.shape) > 1:
+    channels = math.prod(int(layer.kernel.shape[axis]) for axis in axes)
+    if layer.bias is not None and tuple(layer.bias.shape) != (channels,):
         return Rule("opaque", weights, reason="its bias of several axes is an addition with no output in Keras")
     return Rule("linear", weights, fuses_clamp=True)
 
