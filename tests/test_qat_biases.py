@@ -7,7 +7,7 @@ from keras import layers
 
 import tfcompress as tfc
 from models import compiled, striped_pictures
-from tfcompress import fake_quantization
+from tfcompress import fake_quantization, points
 from tfcompress.proof import prove
 
 X, Y = striped_pictures(256)
@@ -58,3 +58,40 @@ def test_without_the_grid_it_is_not(trained, monkeypatch):
 def test_a_bias_goes_to_the_nearest_step():
     rounded = fake_quantization.biases(np.float32([0.26, -0.26, 0.3]), np.float32([0.5, 0.1, 0.0]))
     np.testing.assert_allclose(np.asarray(rounded), [0.5, -0.3, 0.3], rtol=1e-6)
+
+
+class Shifted(layers.Layer):
+    """A product, and a sum with a variable that is not called ``bias``."""
+
+    def __init__(self):
+        super().__init__(name="shifted")
+        self.activation = keras.activations.linear
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+        self.offset = self.add_weight(shape=(3,), initializer=keras.initializers.Constant(2.0), name="offset")
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.kernel) + self.offset
+
+
+class Standardized(layers.Conv2D):
+    """A convolution with another kernel than its own."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel / (1.0 + keras.ops.std(kernel)))
+
+
+def test_layers_of_the_users_own_are_called_as_they_are():
+    points.register(Shifted, points.Rule("linear", (points.WeightRule("kernel"),)))
+    try:
+        keras.utils.set_random_seed(0)
+        image = keras.Input(X.shape[1:], name="image")
+        x = layers.GlobalAveragePooling2D()(Standardized(4, 3, name="own")(image))
+        model = compiled(keras.Model(image, Shifted()(x)))
+        qat = tfc.QuantizationAwareTraining()
+        model.fit(X, Y, epochs=2, verbose=0, batch_size=32, callbacks=[qat])
+        plain, fake = model.predict(TEST_X, verbose=0), model.predict(TEST_X, verbose=0, callbacks=[qat])
+        assert np.abs(plain - fake).max() < 0.1 * np.abs(plain).max()
+    finally:
+        del points.RULES["Shifted"]

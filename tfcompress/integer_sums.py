@@ -16,6 +16,10 @@ from .tracking import Trackers
 
 __all__ = ["IntegerSums"]
 
+_LINEAR = (
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
+    *(keras.layers.Conv2DTranspose, keras.layers.Dense),
+)
 _TINY = 1e-12  # the step of a bias whose weight has no values
 
 
@@ -38,13 +42,17 @@ class IntegerSums:
         self._precise.clear()
 
     def can_run(self, site: points.Site, layer: Any) -> bool:
-        """Returns whether ``run`` computes the layer's call: one linear operation with channels last and 8-bit inputs."""
+        """Returns whether ``run`` computes the layer's call: Keras's own, one operation, channels last, 8-bit inputs.
+
+        A class of the user's own may add something else to the product.
+        """
         return (
             site.bias is not None
             and bool(site.weights)
             and site.parts is None
             and self._trackers.eight_bits
-            and not isinstance(layer, keras.layers.EinsumDense)
+            and isinstance(layer, _LINEAR)
+            and type(layer).__module__.startswith("keras.")
             and getattr(layer, "data_format", "channels_last") == "channels_last"
         )
 
