@@ -95,3 +95,15 @@ def test_layers_of_the_users_own_are_called_as_they_are():
         assert np.abs(plain - fake).max() < 0.1 * np.abs(plain).max()
     finally:
         del points.RULES["Shifted"]
+
+
+def test_a_norm_along_another_axis_is_not_folded():
+    keras.utils.set_random_seed(0)
+    image = keras.Input(X.shape[1:], name="image")
+    x = layers.BatchNormalization(axis=1, name="norm")(layers.Conv2D(4, 3, name="conv")(image))
+    model = compiled(keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x))))
+    qat = tfc.QuantizationAwareTraining()
+    model.fit(X, Y, epochs=4, verbose=0, batch_size=32, callbacks=[qat])
+    assert qat.plan.sites["conv", 0].bias is None
+    plain, fake = model.predict(TEST_X, verbose=0), model.predict(TEST_X, verbose=0, callbacks=[qat])
+    assert np.abs(plain - fake).mean() < 0.1 * np.abs(plain).mean()

@@ -85,7 +85,8 @@ class IntegerSums:
         if given is not None:
             precise += fake_quantization.biases(_wide(given), steps)
         if site.inner:
-            return site.activated(layer, at(f"{site.name}:inner", self._remember(precise, steps)), at)
+            inner = at(f"{site.name}:inner", self._remember(precise, steps))
+            return site.activated(layer, layer.activation, inner, at)
         return self._remember(layer.activation(precise), steps)
 
     def behind(
@@ -93,7 +94,7 @@ class IntegerSums:
     ) -> Any:
         """Returns the outputs of what may be folded or fused into a linear call: BatchNorm and ReLU."""
         known: Any = self._precise.get(id(args[0])) if args else None
-        if site.bias is not None and not site.weights and layer.axis in (-1, outputs.ndim - 1):
+        if site.bias is not None and not site.weights:
             return self._normalized(site.bias, layer, outputs, known)
         if known is not None and site.clamps:
             return self._remember(call(known[1], **kwargs), known[2])

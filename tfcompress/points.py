@@ -88,10 +88,8 @@ class Site:
             at: what becomes of the values at an inner point.
         """
 
-        own = layer.activation if self.inner else None
-
         def around(activation: Callable[..., Any], values: Any) -> Any:
-            return self._activated(layer, own, at(f"{self.name}:inner", values), at)
+            return self.activated(layer, activation, at(f"{self.name}:inner", values), at)
 
         with interception.swapped_activation(layer, around if self.inner else None):
             if self.parts is None:
@@ -99,13 +97,10 @@ class Site:
             between = functools.partial(at, f"{self.name}:{self.parts.between}")
             return self.parts.run(layer, between, args[0] if args else kwargs["inputs"])
 
-    def activated(self, layer: Any, inner: Any, at: Callable[[str, Any], Any]) -> Any:
-        """Returns what the layer's own activation makes of the values at its inner point."""
-        return self._activated(layer, layer.activation, inner, at)
-
-    def _activated(self, layer: Any, own: Any, inner: Any, at: Callable[[str, Any], Any]) -> Any:
+    def activated(self, layer: Any, activation: Callable[..., Any], inner: Any, at: Callable[[str, Any], Any]) -> Any:
+        """Returns what the layer's own ``activation`` makes of the values at its inner point."""
         if self.activation is None:
-            return own(inner)
+            return activation(inner)
         return self.activation.run(layer, functools.partial(at, f"{self.name}:{self.activation.between}"), inner)
 
 
@@ -173,7 +168,7 @@ def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) 
     skipped: dict[str, str] = {}
     point_of: dict[int, str] = {}  # id of a tensor -> the point whose grid its values lie on
     fused: set[int] = set()  # id of a call whose rounding happens further down its chain
-    folded: dict[int, Bias] = {}  # id of a call that a BatchNorm is folded into -> the bias that comes in there
+    folded: dict[int, Bias | None] = {}  # id of a call that a BatchNorm is folded into -> the bias that comes in there
     input_points: list[str | None] = []
     for tensor, spec in zip(graph.inputs, tensors, strict=True):
         point = f"input:{spec.name}" if tensor.dtype.is_floating else None
@@ -231,7 +226,9 @@ def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) 
             if takes_norm or takes_clamp:
                 fused.add(id(call))
             if takes_norm and bias is not None:
-                bias = folded[id(call)] = dataclasses.replace(bias, norm=reader.path)
+                last = reader.layer.axis in (-1, len(out.shape) - 1)  # on another axis nothing is folded
+                bias = dataclasses.replace(bias, norm=reader.path) if last else None
+                folded[id(call)] = bias
         if rule.kind == "norm" and before is not None:
             bias = folded.get(id(before))
         is_point = id(call) not in fused
