@@ -22,8 +22,6 @@ BATCH = 8
 MILLION = 1e6
 # Adding up fewer numbers in another order: float32 rounding of outputs of this size.
 ROUNDING = 5e-6
-# Targets with rules of their own; the others take what these and full int8 (test_model) take.
-PARTICULAR = ("cpu-int16x8", "cpu-int4", "gpu-fp16", "micro", "edge-tpu", "ethos-u")
 WITHOUT_CHANNELS = {"text_lstm"}  # the units of a recurrent layer are tied to its state: nothing that removal follows
 
 
@@ -118,7 +116,8 @@ def test_model(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_the_table_says_what_each_converts_to(name):
-    found = verdicts(zoo.find(name), PARTICULAR)
+    found = verdicts(zoo.find(name))
+    assert found.keys() == tfc.TARGETS.keys()
     assert {target for target, refusal in found.items() if refusal} == set(zoo.find(name).refused), found
 
 

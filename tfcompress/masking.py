@@ -39,9 +39,8 @@ class MaskedTraining(keras.callbacks.Callback):
         self._on = False
         self._sparsity = 0.0
         self._moved_at: int | None = None
-        self._last_of_fit: tuple[
-            int, ...
-        ] = ()  # optimizer steps that can be it, where Keras knows the number of batches
+        # optimizer steps that can be the last, where Keras knows the number of batches
+        self._last_of_fit: tuple[int, ...] = ()
         self._subject: Any = None
 
     def settled(self) -> bool:

@@ -234,7 +234,7 @@ RULES: dict[str, Rule | Callable[[Any], Rule]] = {
     **dict.fromkeys(("Add", "Subtract", "Multiply"), _FUSING_COMPUTE),
     **dict.fromkeys(("Maximum", "Minimum", "Concatenate", "Stack"), Rule("joint")),
     **dict.fromkeys(
-        (*("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),),
+        ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
         _COMPUTE,
     ),
     "Average": _SEVERAL,

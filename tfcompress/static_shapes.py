@@ -4,6 +4,7 @@ The shapes that it infers are written into the file, and what only computed shap
 on zeros; changes no weight.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,7 +82,8 @@ def fold_computed_reshapes(model: Any) -> int:
     """Replaces computed shapes of RESHAPEs, in which only one size changes with the batch, by constants with -1 there.
 
     Keras reshapes around a Dense on a series or an einsum with a shape that a chain of integer ops computes. A constant
-    says the same, and delegates, microcontrollers and quantizers know it.
+    says the same, and delegates, microcontrollers and quantizers know it. Only those ops are run, a few times, each time
+    with another length of the first axis of every tensor that they measure.
 
     Args:
         model: the schema's object of a float file, changed in place.
@@ -97,25 +99,16 @@ def fold_computed_reshapes(model: Any) -> int:
         and len(operator.inputs) > 1
         and flatbuffer.constant(model, graph.tensors[int(operator.inputs[1])]) is None
     ]
-    signatures = {int(index): graph.tensors[int(index)].shapeSignature for index in graph.inputs}
-    if not computed or any(
-        sizes is None or len(sizes) < 1 or sizes[0] != -1 or any(size < 0 for size in sizes[1:])
-        for sizes in signatures.values()
-    ):
-        return 0
-    shapes = []
-    for batch in (2, 5):
-        try:
-            fixed = {index: (batch, *map(int, sizes[1:])) for index, sizes in signatures.items()}
-            interpreter = _run(model, fixed, "the model", False)
-        except ConversionError:
-            return 0  # a model of one batch size
-        shapes.append([np.array(interpreter.get_tensor(int(operator.inputs[1]))) for operator in computed])
+    found = _from_shapes(model, {int(operator.inputs[1]) for operator in computed})
     folded = 0
-    for operator, two, five in zip(computed, *shapes, strict=True):
-        if np.sum(two != five) > 1 or not np.all(two):
+    for operator in computed:
+        values = found.get(int(operator.inputs[1]))
+        if values is None:
             continue
-        shape = np.where(two == five, two, -1).astype(np.int32)
+        changes = np.any(values != values[0], axis=0)
+        if np.sum(changes) > 1 or not np.all(values[0]):
+            continue
+        shape = np.where(changes, -1, values[0]).astype(np.int32)
         operator.inputs = np.array([int(operator.inputs[0]), flatbuffer.add_constant(model, shape)], np.int32)
         if operator.builtinOptions is not None:
             operator.builtinOptions.newShape = shape
@@ -123,6 +116,88 @@ def fold_computed_reshapes(model: Any) -> int:
     if folded:
         flatbuffer.drop_dead(model)
     return folded
+
+
+def _from_shapes(model: Any, wanted: set[int], times: int = 4) -> dict[int, np.ndarray]:
+    """Returns ``times`` values of each ``wanted`` tensor that follows from shapes, the first axes of random lengths."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    graph = model.subgraphs[0]
+    made = {int(index): operator for operator in graph.operators for index in operator.outputs}
+    measured: dict[int, np.ndarray] = {}
+    needed: set[int] = set()
+    reachable = []
+    for index in sorted(wanted):
+        chain = _chain(model, made, index)
+        if chain is not None:
+            reachable.append(index)
+            needed |= chain[0]
+            measured |= chain[1]
+    if not reachable:
+        return {}
+    interpreter = Interpreter(model_content=_integer_part(model, needed, measured, reachable))
+    random = np.random.default_rng(0)
+    values: dict[int, list[np.ndarray]] = {index: [] for index in reachable}
+    try:
+        with native_stderr_silenced():
+            interpreter.allocate_tensors()
+            for _ in range(times):
+                for index, sizes in measured.items():
+                    lengths = random.integers(10, 10_000, size=sizes.shape)
+                    interpreter.set_tensor(index, np.where(sizes < 0, lengths, sizes).astype(sizes.dtype))
+                interpreter.invoke()
+                for index in reachable:
+                    values[index].append(np.array(interpreter.get_tensor(index)))
+    except RuntimeError:
+        return {}  # shapes that only agree with each other, as in a broadcast
+    return {index: np.stack(each) for index, each in values.items()}
+
+
+def _integer_part(
+    model: Any,
+    needed: set[int],
+    measured: Mapping[int, np.ndarray],
+    outputs: list[int],
+) -> bytes:
+    """Returns a file, without the weights, of the ops that make the ``needed`` tensors; its inputs are the shapes."""
+    small, graph = copy.copy(model), copy.copy(model.subgraphs[0])
+    graph.operators = [op for op in graph.operators if any(int(index) in needed for index in op.outputs)]
+    graph.inputs, graph.outputs = np.array(sorted(measured), np.int32), np.array(outputs, np.int32)
+    graph.tensors = [copy.copy(tensor) for tensor in graph.tensors]
+    for index, sizes in measured.items():
+        graph.tensors[index].shape, graph.tensors[index].shapeSignature = np.array(sizes.shape, np.int32), None
+    read = {graph.tensors[int(index)].buffer for op in graph.operators for index in op.inputs if index >= 0}
+    small.buffers = [
+        buffer if number in read else flatbuffer.schema().BufferT() for number, buffer in enumerate(model.buffers)
+    ]
+    small.signatureDefs, small.subgraphs = None, [graph]
+    return flatbuffer.pack(small)
+
+
+def _chain(model: Any, made: Mapping[int, Any], wanted: int) -> tuple[set[int], dict[int, np.ndarray]] | None:
+    """Returns the tensors that lead from shapes to ``wanted``, and those shapes; None if anything else leads there."""
+    graph = model.subgraphs[0]
+    chain: set[int] = set()
+    measured: dict[int, np.ndarray] = {}
+    waiting = [wanted]
+    while waiting:
+        index = waiting.pop()
+        tensor = graph.tensors[index]
+        if index in chain or index in measured or flatbuffer.constant(model, tensor) is not None:
+            continue
+        operator = made.get(index)
+        if operator is None or flatbuffer.type_name(tensor) not in ("INT32", "INT64"):
+            return None
+        if flatbuffer.op_name(model, operator) == "SHAPE":
+            source = graph.tensors[int(operator.inputs[0])]
+            sizes = source.shape if source.shapeSignature is None else source.shapeSignature
+            if sizes is None or not len(sizes) or any(size < 0 for size in sizes[1:]):
+                return None
+            measured[index] = np.array(sizes, flatbuffer.dtype_of(tensor))
+            continue
+        chain.add(index)
+        waiting += [int(each) for each in operator.inputs if int(each) >= 0]
+    return chain, measured
 
 
 def _run(model: Any, fixed: Mapping[int, Shape], place: str, debug: bool) -> Any:
