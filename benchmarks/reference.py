@@ -61,11 +61,13 @@ class Subject:
         title: for the table.
         make: returns the task, given the folder of all shared data; ``None`` is for embedded data.
         recipe: how it is trained.
+        scope: of the pruned rows. "global" keeps the few weights of depthwise convolutions, which "layer" thins like all others.
     """
 
     title: str
     make: Callable[[Path], flow.Task]
     recipe: flow.Recipe
+    scope: str = "layer"
 
 
 def digits(_: Path) -> flow.Task:
@@ -149,6 +151,14 @@ def example(module: str, folder: str) -> Callable[[Path], flow.Task]:
     return make
 
 
+MOBILE: dict[str, dict[str, Any]] = {
+    "mobilenet_v1": {"width": 0.25},
+    "mobilenet_v2": {"width": 0.35},
+    "mobilenet_v3_small_minimal": {"width": 0.35},
+    "shufflenet_v1": {"width": 0.5},
+    "shufflenet_v2": {"width": 0.5},
+    "squeezenet": {},
+}
 SUBJECTS = {
     "digits": Subject(
         "small separable CNN, digits", digits, flow.Recipe(epochs=20, compressed_epochs=24, batch_size=64)
@@ -179,20 +189,26 @@ SUBJECTS = {
         cifar10("resnet_8"),
         flow.Recipe(epochs=30, compressed_epochs=8, batch_size=50, learning_rate=4e-3),
     ),
-    "mobilenet_v2": Subject(
-        "mobilenet_v2 (width 0.35), MNIST (8000)",
-        mnist("mobilenet_v2", border=2, width=0.35),
-        flow.Recipe(epochs=8, compressed_epochs=3, batch_size=64),
+    "resnet_20": Subject(
+        "resnet_20, CIFAR-10 (2000)",
+        cifar10("resnet_20"),
+        flow.Recipe(epochs=30, compressed_epochs=8, batch_size=50, learning_rate=4e-3),
     ),
-    "shufflenet_v2": Subject(
-        "shufflenet_v2 (width 0.5), MNIST (8000)",
-        mnist("shufflenet_v2", width=0.5),
-        flow.Recipe(epochs=8, compressed_epochs=3, batch_size=64),
-    ),
+    **{
+        name: Subject(
+            f"{name} ({', '.join(f'{key} {value}' for key, value in arguments.items())}), MNIST (8000)",
+            mnist(name, border=2, **arguments),
+            flow.Recipe(epochs=8, compressed_epochs=6, batch_size=64),
+            scope="global",
+        )
+        for name, arguments in MOBILE.items()
+    },
 }
 
 
-def make_files(task: flow.Task, recipe: flow.Recipe, folder: Path, *, seed: int, teacher: Any) -> dict[str, Path]:
+def make_files(
+    task: flow.Task, recipe: flow.Recipe, folder: Path, *, seed: int, teacher: Any, scope: str
+) -> dict[str, Path]:
     """Trains and compresses with one seed; returns the file of each row."""
     import keras
 
@@ -224,7 +240,7 @@ def make_files(task: flow.Task, recipe: flow.Recipe, folder: Path, *, seed: int,
         sparse = again()
         end = max(1, recipe.compressed_epochs * steps // 2)
         ramp = tfc.schedules.Polynomial(final=sparsity, begin=0, end=end)
-        pruning = tfc.MagnitudePruning(ramp, frequency=max(1, steps // 8))
+        pruning = tfc.MagnitudePruning(ramp, frequency=max(1, steps // 8), scope=scope)
         flow.fit(sparse, task, recipe, what=f"pruning {sparsity:.0%}", callbacks=[pruning], **later)
         write(row, sparse)
     try:
@@ -259,7 +275,7 @@ def run(name: str, shared: Path, seeds: int, *, quick: bool = False) -> dict[str
     found: dict[str, dict[str, list[float]]] = {}
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as place:
-            paths = make_files(task, recipe, Path(place), seed=seed, teacher=teacher)
+            paths = make_files(task, recipe, Path(place), seed=seed, teacher=teacher, scope=subject.scope)
             measured = tfc.measure(
                 [str(path) for path in paths.values()], task.test, metric=task.metric, interleave=True
             )
