@@ -38,7 +38,7 @@ lint: $(STAMP)
 	@$(RUN) -m mypy
 
 docs: $(SITE)
-	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
 	@echo "The site is in site/: open site/index.html"
 
 clean:

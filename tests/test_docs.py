@@ -88,10 +88,11 @@ def test_the_program_for_a_microcontroller_is_that_of_the_pages_own_file():
 def test_the_site_builds_without_a_warning(tmp_path):
     if importlib.util.find_spec("mkdocs") is None:
         pytest.skip("the extra [docs] is not installed")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = _built("--site-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     reference = (tmp_path / "reference.html").read_text()
+    assert "<blockquote>" not in reference, "an example was read as prose"
+    assert reference.count('<span class="gp">&gt;&gt;&gt; </span>') == reference.count("&gt;&gt;&gt; ") > 100
     homes = {**tfcompress._HOMES, **dict.fromkeys(tfcompress._MODULES, "")}
     for name, home in homes.items():
         anchor = ".".join(filter(None, ["tfcompress", home, name]))
@@ -102,6 +103,26 @@ def test_the_site_builds_without_a_warning(tmp_path):
         known = f'id="{anchor}"' in reference or f'id="{anchor}.' in reference  # of a module, something in it
         assert known, f"docs/reference.md does not have {anchor}, which {where} uses"
     assert {path.stem for path in PAGES[1:]} <= {path.stem for path in tmp_path.glob("*.html")}
+
+
+@pytest.mark.docs
+def test_a_dead_link_fails_the_build_of_the_site(tmp_path):
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("the extra [docs] is not installed")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("[a link](nowhere.md)\n")
+    (tmp_path / "mkdocs.yml").write_text(
+        f"INHERIT: {ROOT / 'mkdocs.yml'}\nnav: [index.md]\nplugins: [search]\nhooks: []\n"
+    )
+    done = _built("--config-file", tmp_path / "mkdocs.yml")
+    assert done.returncode == 1
+    assert "nowhere.md" in done.stderr
+
+
+def _built(*options: object) -> subprocess.CompletedProcess:
+    # Not with --quiet: that silences warnings before they are counted.
+    command = [sys.executable, "-m", "mkdocs", "build", *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def _imported() -> dict[str, str]:

@@ -37,7 +37,7 @@ class AffineParameters:
     Raises:
         ValueError: the scale is not a positive finite number, or the zero point is outside the integers.
 
-    Example:
+    Examples:
         >>> AffineParameters(scale=0.5, zero_point=-1)
         AffineParameters(scale=0.5, zero_point=-1, int8, real -63.5 to 64)
     """
@@ -62,7 +62,7 @@ class AffineParameters:
     def of_dtype(cls, scale: float, zero_point: int, dtype) -> AffineParameters:
         """Returns the parameters of a tensor of ``dtype`` (int8, uint8, int16, ...).
 
-        Example:
+        Examples:
             >>> AffineParameters.of_dtype(1.0, 128, np.uint8)
             AffineParameters(scale=1, zero_point=128, uint8, real -128 to 127)
         """
@@ -111,7 +111,7 @@ def round_half_away(values: np.ndarray) -> np.ndarray:
     Args:
         values: float array of any shape.
 
-    Example:
+    Examples:
         >>> round_half_away(np.array([-2.5, -0.5, 0.49999999999999994, 0.5, 2.5]))
         array([-3., -1.,  0.,  1.,  3.])
     """
@@ -132,7 +132,7 @@ def quantize(values: np.ndarray, parameters: AffineParameters) -> np.ndarray:
     Raises:
         ValueError: ``values`` holds NaN, which no integer stands for.
 
-    Example:
+    Examples:
         >>> quantize(np.array([-3.14159, 0.0, 3.14159]), from_range(-3.14159, 3.14159))
         array([-128,   -1,  127], dtype=int8)
     """
@@ -154,7 +154,7 @@ def dequantize(integers: np.ndarray, parameters: AffineParameters) -> np.ndarray
     Returns:
         A float32 array of the same shape.
 
-    Example:
+    Examples:
         >>> dequantize(np.array([-1, 9], np.int8), AffineParameters(scale=0.5, zero_point=-1))
         array([0., 5.], dtype=float32)
     """
@@ -181,7 +181,7 @@ def from_range(lo: float, hi: float, *, bits: int = 8, symmetric: bool = False) 
     Raises:
         ValueError: an end is not finite, ``hi`` is below ``lo``, or ``bits`` is out of range.
 
-    Example:
+    Examples:
         >>> from_range(-3.14159, 3.14159)
         AffineParameters(scale=0.02463992, zero_point=-1, int8, real -3.1293 to 3.1539)
         >>> from_range(-3.14159, 3.14159, symmetric=True)
@@ -207,7 +207,7 @@ def from_range(lo: float, hi: float, *, bits: int = 8, symmetric: bool = False) 
 def check_bits(bits: int) -> None:
     """Refuses an integer width that is not 2 to 32 with a ``ValueError``.
 
-    Example:
+    Examples:
         >>> check_bits(8)
     """
     if not 2 <= bits <= WIDEST_BITS:

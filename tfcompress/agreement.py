@@ -44,7 +44,7 @@ class OutputAgreement:
         cosine: cosine similarity over all samples.
         sqnr_db: energy of the first file's output over that of the difference, in decibels.
 
-    Example:
+    Examples:
         >>> print(OutputAgreement("scores", 0.97, 0.5, 0.125, 0.25, 0.999, 31.0))
         scores: same arg-max 97.0%, difference max 2 and mean 0.5 steps, cosine 0.99900, SQNR 31.0 dB
     """
@@ -167,7 +167,7 @@ def compare(
         DeviceError: an op failed.
         ValueError: ``samples`` or ``steps`` is negative, or ``samples`` 0.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from tfcompress.conversion import convert
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])

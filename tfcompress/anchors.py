@@ -26,7 +26,7 @@ def map_shapes(height: int, width: int, levels: int, *, first_stride: int = 8) -
         levels: how many maps.
         first_stride: pixels from anchor to anchor on the first. Default: 8.
 
-    Example:
+    Examples:
         >>> map_shapes(144, 192, 3)
         [(18, 24), (9, 12), (5, 6)]
     """
@@ -48,7 +48,7 @@ def anchor_grid(shapes: Sequence[tuple[int, int]], sizes: Sequence[Sequence[tupl
     Raises:
         ValueError: the lists differ in length, or a size is not above 0.
 
-    Example:
+    Examples:
         >>> anchor_grid([(1, 2)], [[(0.5, 0.25)]])
         array([[0.5 , 0.25, 0.5 , 0.25],
                [0.5 , 0.75, 0.5 , 0.25]], dtype=float32)
@@ -69,7 +69,7 @@ def anchor_grid(shapes: Sequence[tuple[int, int]], sizes: Sequence[Sequence[tupl
 def corners(anchors: np.ndarray) -> np.ndarray:
     """Returns anchors (..., 4) as boxes [top, left, bottom, right].
 
-    Example:
+    Examples:
         >>> corners(np.array([[0.5, 0.5, 0.5, 1.0]]))
         array([[0.25, 0.  , 0.75, 1.  ]])
     """
@@ -91,7 +91,7 @@ def encode(boxes: np.ndarray, anchors: np.ndarray, scales: Sequence[float] = SCA
         anchors: (n, 4).
         scales: (sy, sx, sh, sw). Default: (10, 10, 5, 5).
 
-    Example:
+    Examples:
         >>> encode(np.array([[0.0, 0.0, 1.0, 0.5]]), np.array([[0.5, 0.5, 1.0, 0.5]]))
         array([[ 0., -5.,  0.,  0.]])
     """
@@ -108,7 +108,7 @@ def decode(codes: np.ndarray, anchors: np.ndarray, scales: Sequence[float] = SCA
         anchors: (n, 4).
         scales: as in ``encode``. Default: (10, 10, 5, 5).
 
-    Example:
+    Examples:
         >>> decode(np.array([[0.0, -5.0, 0.0, 0.0]]), np.array([[0.5, 0.5, 1.0, 0.5]]))
         array([[0. , 0. , 1. , 0.5]])
     """
@@ -124,7 +124,7 @@ def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         first: boxes (n, 4).
         second: boxes (m, 4).
 
-    Example:
+    Examples:
         >>> overlaps(np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([[0.0, 0.0, 1.0, 0.5], [0.0, 0.5, 1.0, 1.5]])).round(3)
         array([[0.5  , 0.333]])
     """
@@ -157,7 +157,7 @@ def match(boxes: np.ndarray, anchors: np.ndarray, *, positive: float = 0.5, nega
     Raises:
         ValueError: not 0 <= negative <= positive <= 1.
 
-    Example:
+    Examples:
         >>> anchors = np.array([[0.5, 0.25, 1.0, 0.5], [0.5, 0.75, 1.0, 0.5]])
         >>> match(np.array([[0.0, 0.0, 1.0, 0.5]]), anchors)
         array([ 0, -1])
@@ -211,7 +211,7 @@ def targets(
         positive: as in ``match``. Default: 0.5.
         negative: as in ``match``. Default: 0.4.
 
-    Example:
+    Examples:
         >>> anchors = np.array([[0.5, 0.25, 1.0, 0.5], [0.5, 0.75, 1.0, 0.5]])
         >>> found = targets(np.array([[0.0, 0.0, 1.0, 0.5]]), np.array([1]), anchors, classes=2)
         >>> found.boxes[:, 4], found.scores[0]

@@ -37,7 +37,7 @@ class InputSpec:
     Raises:
         ValueError: the shape has no batch axis or holds something that is neither None nor a positive whole number.
 
-    Example:
+    Examples:
         >>> print(InputSpec("image", (None, 8, 8, 1), np.float32))
         'image' float32 (any, 8, 8, 1)
     """
@@ -76,7 +76,7 @@ def check_shape(array: np.ndarray, spec: InputSpec, *, place: str = "the data") 
     Raises:
         DataError: the rank, an axis or the kind of the dtype does not fit.
 
-    Example:
+    Examples:
         >>> spec = InputSpec("image", (None, 8, 8, 1), np.float32)
         >>> check_shape(np.zeros((8, 8, 1)), spec).shape
         (1, 8, 8, 1)
@@ -122,7 +122,7 @@ def fit(array: np.ndarray, spec: InputSpec, *, first: int = 0, scaling: str | Sc
     Raises:
         DataError: NaN, infinity, a value outside the input's range, or scaling asked of values that are not pixels.
 
-    Example:
+    Examples:
         >>> spec = InputSpec("image", (None, 2), np.float32)
         >>> fit(np.array([[0, 255]], np.uint8), spec)
         array([[  0., 255.]], dtype=float32)
@@ -163,7 +163,7 @@ def read_npy(path: Path, *, allow_pickle: bool = False) -> np.ndarray:
     Raises:
         DataError: not a ``.npy`` file, truncated, or Python objects without ``allow_pickle``.
 
-    Example:
+    Examples:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "x.npy"
         >>> np.save(path, np.arange(3))
@@ -202,7 +202,7 @@ def read_npz(
     Raises:
         DataError: not a ``.npz`` file, truncated, or Python objects without ``allow_pickle``.
 
-    Example:
+    Examples:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "both.npz"
         >>> np.savez(path, x=np.arange(3), y=np.arange(3))
@@ -232,7 +232,7 @@ def read_npz(
 def one_line(error: BaseException) -> str:
     """Returns the first line of an exception's message, without its closing full stop, or its type's name.
 
-    Example:
+    Examples:
         >>> one_line(ValueError("No data left.\\nSee above."))
         'No data left'
     """

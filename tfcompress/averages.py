@@ -9,7 +9,7 @@ __all__ = ["average_of", "pairs", "restart"]
 def pairs(optimizer: Any) -> Iterator[tuple[Any, Any]]:
     """Yields (variable, its moving average) of an optimizer, also inside a loss scaling or a multi-optimizer.
 
-    Example:
+    Examples:
         >>> import keras
         >>> list(pairs(keras.optimizers.SGD()))
         []

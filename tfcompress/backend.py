@@ -10,7 +10,7 @@ __all__ = ["check_backend"]
 def check_backend() -> None:
     """Raises ``TrainingError`` unless Keras runs on TensorFlow.
 
-    Example:
+    Examples:
         >>> check_backend()
     """
     if keras.backend.backend() != "tensorflow":

@@ -170,7 +170,7 @@ def watch(model: keras.Model) -> CallGraph:
     Raises:
         ModelError: the model is not built.
 
-    Example:
+    Examples:
         >>> import keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="a"), keras.layers.ReLU(name="b")])
         >>> graph = watch(model)

@@ -40,7 +40,7 @@ class ChannelPruning(MaskedTraining):
         ValueError: see ``MagnitudePruning``; an unknown importance.
         TrainingError: a subclassed model, or one without channels that can go.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> model = keras.Sequential([
         ...     keras.Input((4,)), keras.layers.Dense(32, "relu", name="hidden"), keras.layers.Dense(1, name="head")])

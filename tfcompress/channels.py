@@ -173,7 +173,7 @@ def plan(model: keras.Model) -> ChannelPlan:
     Raises:
         TrainingError: a subclassed model, or one that is not built.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([
         ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(16, 3, name="conv"), keras.layers.BatchNormalization(),
         ...     keras.layers.ReLU(), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10, name="head")])

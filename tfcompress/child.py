@@ -46,7 +46,7 @@ def call(
         ValueError: likewise.
         DeviceError: the child ended by a signal, without an answer, or not in time.
 
-    Example:
+    Examples:
         >>> call("child:echo", {"a": 1}, place="nothing")
         {'a': 1}
     """
@@ -99,7 +99,7 @@ def answer() -> None:
 def echo(request: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the request: what the example above calls.
 
-    Example:
+    Examples:
         >>> echo({})
         {}
     """
@@ -109,7 +109,7 @@ def echo(request: Mapping[str, Any]) -> Mapping[str, Any]:
 def last_json_line(text: str) -> dict[str, Any] | None:
     """Returns the last line as JSON, or None; native libraries may have printed before it.
 
-    Example:
+    Examples:
         >>> last_json_line('INFO: hello\\n{"a": 1}\\n')
         {'a': 1}
     """

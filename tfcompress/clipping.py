@@ -25,7 +25,7 @@ def percentiles(histogram: Histogram, percentile: float) -> tuple[float, float]:
         histogram: with at least one value.
         percentile: in (50, 100].
 
-    Example:
+    Examples:
         >>> values = np.arange(-100, 101, dtype=np.float32)[None]
         >>> [round(end) for end in percentiles(Histogram().add(values), 90)]
         [-80, 80]
@@ -64,7 +64,7 @@ def least_squares(histogram: Histogram, bits: int) -> tuple[float, float]:
         histogram: with at least one value.
         bits: of the integer tensor, at least 2.
 
-    Example:
+    Examples:
         >>> values = np.append(np.random.default_rng(0).normal(size=10**5), 40.0).astype(np.float32)
         >>> low, high = least_squares(Histogram().add(values[None]), 4)
         >>> -4 < low < -2 and 2 < high < 5
@@ -104,7 +104,7 @@ def least_divergence(histogram: Histogram, bits: int) -> tuple[float, float]:
     Source: Migacz, "8-bit inference with TensorRT", GTC 2017,
     https://on-demand.gputechconf.com/gtc/2017/presentation/s7310-8-bit-inference-with-tensorrt.pdf.
 
-    Example:
+    Examples:
         >>> values = np.append(np.random.default_rng(0).normal(size=10**5), 40.0).astype(np.float32)
         >>> low, high = least_divergence(Histogram().add(values[None]), 4)
         >>> low > -6 and high < 10

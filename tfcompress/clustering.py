@@ -30,7 +30,7 @@ def centroids(values: np.ndarray, clusters: int) -> np.ndarray:
         values: any shape; of many every k-th is looked at.
         clusters: how many at most.
 
-    Example:
+    Examples:
         >>> centroids(np.array([1.0, 1.1, 5.0, 5.1]), 2).round(2)
         array([1.05, 5.05], dtype=float32)
 
@@ -60,7 +60,7 @@ class WeightClustering(keras.callbacks.Callback):
         ValueError: fewer than 2 clusters, a negative epoch; at the start of ``fit``: a pattern or class without a match.
         TrainingError: the model is not built or has nothing to cluster, or Keras does not run on TensorFlow.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, name="head")])
         >>> model.compile("sgd", "mse")
         >>> x = np.random.rand(64, 8).astype("float32")

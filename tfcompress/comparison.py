@@ -50,7 +50,7 @@ def layer_errors(
         DataError: the samples do not fit the files' inputs.
         DeviceError: an op failed.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> from tfcompress.conversion import convert
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])

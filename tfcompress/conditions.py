@@ -29,7 +29,7 @@ class DeviceInfo:
         runtime: name and version of the interpreter: "ai-edge-litert 2.3.0".
         details: what else it says about itself: Android version, battery. Default: none.
 
-    Example:
+    Examples:
         >>> print(DeviceInfo("local", "Cortex-A76", 4, "Linux 6.6 aarch64", "3.11.7", "ai-edge-litert 2.3.0"))
         local: Cortex-A76, 4 cores, Linux 6.6 aarch64, Python 3.11.7, ai-edge-litert 2.3.0
     """
@@ -66,7 +66,7 @@ class Settings:
         cpus: the processors that the process was pinned to; empty for all. Default: ().
         interleaved: whether the files ran in turns, run by run. Default: False.
 
-    Example:
+    Examples:
         >>> print(Settings(threads=1, xnnpack=True, delegate_nodes=1, warmup_runs=10, runs=100))
         1 thread, XNNPACK on (1 node), 10 warm-up runs, 100 timed runs
         >>> print(Settings(1, False, 0, 5, 9, api="compiled", cpus=(0, 2)))

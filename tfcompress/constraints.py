@@ -39,7 +39,7 @@ def attach(variable: Any, constraint: Stacked) -> None:
 def detach(variable: Any, kind: type[Stacked]) -> None:
     """Takes the constraints of a kind off, from wherever they lie in the stack.
 
-    Example:
+    Examples:
         >>> class Variable: constraint = None
         >>> class First(Stacked): ...
         >>> class Second(Stacked): ...

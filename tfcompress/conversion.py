@@ -134,7 +134,7 @@ def convert(
         StrictError: float tensors were left in an integer file.
         ValueError: an unknown target, observer or scaling.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])
         >>> result = convert(model, target="cpu-int8", representative_data=np.random.rand(64, 4).astype("float32"))

@@ -24,7 +24,7 @@ def multiply_adds(model: keras.Model) -> int:
     Raises:
         ModelError: a subclassed model, or a shape with unknown sizes.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, padding="same")])
         >>> multiply_adds(model) == 8 * 8 * 3 * 3 * 3 * 4
         True

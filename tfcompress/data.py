@@ -41,7 +41,7 @@ class Labelled:
     Raises:
         DataError: samples and labels differ in number.
 
-    Example:
+    Examples:
         >>> spec = InputSpec("x", (None, 2), np.float32)
         >>> load_labelled((np.zeros((3, 2)), np.array([0, 2, 1])), [spec])
         Labelled(3 samples of 3 classes)
@@ -93,7 +93,7 @@ def load_representative(
         TypeError: ``source`` is none of the above.
         ValueError: ``scaling`` has an unknown name, or ``inputs`` is empty or names an input twice.
 
-    Example:
+    Examples:
         >>> spec = InputSpec("image", (None, 8, 8, 1), np.float32)
         >>> stream = ({"image": np.full((8, 8, 1), i)} for i in range(5))
         >>> [len(batch["image"]) for batch in load_representative(stream, [spec]).batches(4)]
@@ -134,7 +134,7 @@ def load_labelled(
         TypeError: ``source`` is none of the above.
         ValueError: ``scaling`` has an unknown name, or ``inputs`` is empty or names an input twice.
 
-    Example:
+    Examples:
         >>> spec = InputSpec("image", (None, 2), np.float32)
         >>> load_labelled({"x": np.zeros((2, 2)), "y": np.eye(2)}, [spec]).y
         array([0, 1])

@@ -29,7 +29,7 @@ def coco_map(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray])
     Raises:
         DataError: pycocotools is missing, or arrays have other shapes.
 
-    Example:
+    Examples:
         >>> boxes, classes = np.array([[[0.1, 0.1, 0.5, 0.5]]]), np.array([[0]])
         >>> outputs = {"a": boxes, "b": classes * 1.0, "c": np.array([[0.9]]), "d": np.array([1.0])}
         >>> round(coco_map(outputs, {"boxes": boxes, "classes": classes}), 3)
@@ -52,7 +52,7 @@ def coco_map50(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray
     Raises:
         DataError: pycocotools is missing, or arrays have other shapes.
 
-    Example:
+    Examples:
         >>> boxes, classes = np.array([[[0.1, 0.1, 0.5, 0.5]]]), np.array([[0]])
         >>> outputs = {"a": boxes + 0.02, "b": classes * 1.0, "c": np.array([[0.9]]), "d": np.array([1.0])}
         >>> truth = {"boxes": boxes, "classes": classes}

@@ -26,7 +26,7 @@ def box_loss(truth: Any, codes: Any) -> Any:
         truth: (n, anchors, 5), codes and 1 where there is a box, else 0.
         codes: (n, anchors, 4).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> float(box_loss(np.array([[[0.0, 0, 0, 0, 1], [9, 9, 9, 9, 0]]], "float32"), np.full((1, 2, 4), 0.5, "float32")))
         0.5
@@ -50,7 +50,7 @@ def focal_loss(truth: Any, logits: Any) -> Any:
         truth: (n, anchors, classes): 1, 0, or -1 for undecided.
         logits: (n, anchors, classes).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> round(float(focal_loss(np.array([[[1.0], [-1.0]]], "float32"), np.zeros((1, 2, 1), "float32"))), 4)
         0.0433

@@ -28,7 +28,7 @@ class Difference:
         absolute: sum of the absolute differences.
         largest: largest absolute difference.
 
-    Example:
+    Examples:
         >>> apart = Difference.of(np.array([3.0, 4.0]), np.array([3.0, 3.5]))
         >>> round(apart.sqnr_db, 6), apart.largest, apart.mean
         (20.0, 0.5, 0.25)

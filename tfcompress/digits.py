@@ -53,7 +53,7 @@ def load_digits(seed: int = 0) -> Digits:
     Args:
         seed: decides the split. Default: 0.
 
-    Example:
+    Examples:
         >>> digits = load_digits()
         >>> digits
         Digits(1257 to train, 540 to test)

@@ -49,7 +49,7 @@ def distill(
         ValueError: a number out of range, a layer that does not exist, or features of different sizes.
         TrainingError: the models do not fit each other, or Keras does not run on TensorFlow.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> def dense(width):
         ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(width, "relu"), keras.layers.Dense(3)])

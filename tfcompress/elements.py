@@ -39,7 +39,7 @@ def arrays_in_memory(source: Any, inputs: tuple[InputSpec, ...]) -> dict[str, np
     Raises:
         DataError: an input has no array, or single samples differ in shape.
 
-    Example:
+    Examples:
         >>> arrays_in_memory(([[1, 2], [3, 4]], [0, 1]), (InputSpec("x", (None, 2), np.float32),))["x"].shape
         (2, 2)
     """
@@ -69,7 +69,7 @@ def split_element(element: Any, inputs: tuple[InputSpec, ...]) -> dict[str, np.n
     Raises:
         DataError: an input has no array.
 
-    Example:
+    Examples:
         >>> a, b = InputSpec("a", (None,), np.float32), InputSpec("b", (None,), np.float32)
         >>> split_element(((np.zeros(2), np.ones(2)), "label"), (a, b))
         {'a': array([0., 0.]), 'b': array([1., 1.])}
@@ -96,7 +96,7 @@ def select_by_name(arrays: Mapping[str, Any], inputs: tuple[InputSpec, ...], pla
     Raises:
         DataError: an input has no array.
 
-    Example:
+    Examples:
         >>> select_by_name({"x": 1, "y": 2}, (InputSpec("image", (None,), np.float32),), "the file")
         {'image': array(1)}
     """
@@ -111,7 +111,7 @@ def choose_names(names: list[str], inputs: tuple[InputSpec, ...], place: str) ->
     Raises:
         DataError: an input's name is not there.
 
-    Example:
+    Examples:
         >>> choose_names(["x", "weights", "y"], (InputSpec("image", (None,), np.float32),), "the file")
         {'image': 'x'}
     """
@@ -132,7 +132,7 @@ def choose_names(names: list[str], inputs: tuple[InputSpec, ...], place: str) ->
 def find_labels(arrays: Mapping[str, Any]) -> Any:
     """Returns the array of labels, None if there is none.
 
-    Example:
+    Examples:
         >>> find_labels({"x": 1, "y": 2})
         2
     """
@@ -145,7 +145,7 @@ def as_array(value: Any) -> np.ndarray:
     Raises:
         DataError: nested lists of different lengths, or a ragged or sparse tensor.
 
-    Example:
+    Examples:
         >>> as_array([[1, 2], [3]])
         Traceback (most recent call last):
         ...

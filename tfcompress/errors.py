@@ -30,7 +30,7 @@ __all__ = [
 class TfcompressError(Exception):
     """The parent of every error that this package raises about files, data, models and devices.
 
-    Example:
+    Examples:
         >>> issubclass(ModelError, TfcompressError)
         True
     """

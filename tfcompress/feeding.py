@@ -50,7 +50,7 @@ def as_inputs(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> Any:
         model: a built Keras 3 model.
         arrays: (n, ...) by input name.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((4,), name="pixels"), keras.layers.Dense(2)])
         >>> as_inputs(model, {"pixels": np.zeros((3, 4))}).shape
         (3, 4)

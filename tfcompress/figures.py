@@ -38,7 +38,7 @@ def bootstrap_interval(values: Sequence[float] | np.ndarray, *, seed: int = SEED
         values: shape (n,), in the order in which they were measured, at least one.
         seed: of the draws. Default: 0.
 
-    Example:
+    Examples:
         >>> bootstrap_interval([2.0] * 50)
         (2.0, 2.0)
         >>> low, high = bootstrap_interval(np.arange(100.0))
@@ -63,7 +63,7 @@ def is_steady(times: Sequence[float]) -> bool:
         Georges, Buytaert and Eeckhout, "Statistically Rigorous Java Performance Evaluation", 2007, section 3.3: steady
         once the coefficient of variation of the last k iterations falls below 0.01 or 0.02.
 
-    Example:
+    Examples:
         >>> is_steady([1.0] * 9), is_steady([5.0] + [1.0] * 10), is_steady([5.0] + [1.0] * 9)
         (False, True, False)
     """
@@ -74,7 +74,7 @@ def is_steady(times: Sequence[float]) -> bool:
 def spread_of(times: Sequence[float] | np.ndarray) -> float:
     """Returns the interquartile range of times over their median.
 
-    Example:
+    Examples:
         >>> spread_of([1.0, 1.0, 1.0]), spread_of([1.0, 2.0, 3.0])
         (0.0, 0.5)
     """
@@ -102,7 +102,7 @@ class Latency:
         steady: whether the warm-up ended because the times had settled (``is_steady``); None where a number of
             warm-up runs was asked for. Default: None.
 
-    Example:
+    Examples:
         >>> Latency.of([1.0, 2.0, 3.0], warmup_runs=5, load_ms=0.5, first_ms=4.0).median_ms
         2.0
     """
@@ -175,7 +175,7 @@ class Ratio:
         high: upper end.
         pairs: how many pairs of runs.
 
-    Example:
+    Examples:
         >>> print(Ratio.of("float.tflite", [1.0, 1.1, 1.2], [2.0, 2.2, 2.4]))
         0.500 times float.tflite (95 % interval 0.500 to 0.500, 3 pairs)
     """
@@ -222,7 +222,7 @@ class Noise:
         temperature_c: of the hottest sensor, before and after.
         cores: how many the process was allowed to use.
 
-    Example:
+    Examples:
         >>> print(Noise(0.2, "powersave", (800.0, 2400.0), 0, 3.5, 40, (50.0, 71.0), cores=2))
         times spread by 20 %; governor powersave; load 3.5 on 2 cores; temperature from 50 to 71 °C
     """

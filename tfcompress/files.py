@@ -21,7 +21,7 @@ def check_distinct(**paths: str | os.PathLike | None) -> None:
     Raises:
         OutputError: two of them lead to the same file.
 
-    Example:
+    Examples:
         >>> check_distinct(output="a.tflite", json="./a.tflite")
         Traceback (most recent call last):
         ...
@@ -46,7 +46,7 @@ def check_exists(path: str | os.PathLike) -> None:
     Raises:
         ModelError: there is nothing of that name.
 
-    Example:
+    Examples:
         >>> check_exists("/no/such/model.keras")
         Traceback (most recent call last):
         ...
@@ -66,7 +66,7 @@ def check_writable(path: str | os.PathLike, *, overwrite: bool = False) -> Path:
     Raises:
         OutputError: the folder does not exist or is not writable, the path is a folder, or the file exists.
 
-    Example:
+    Examples:
         >>> check_writable("/no/such/folder/model.tflite")
         Traceback (most recent call last):
         ...
@@ -103,7 +103,7 @@ def write_atomically(path: str | os.PathLike, content: bytes | str, *, overwrite
     Raises:
         OutputError: as ``check_writable``, or the disk refused the bytes.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> write_atomically(folder / "a.txt", "whole").read_text()

@@ -70,7 +70,7 @@ def parse(content: bytes, *, place: str = "the model") -> Any:
     Raises:
         ModelError: the bytes are not a TFLite flatbuffer or are damaged.
 
-    Example:
+    Examples:
         >>> parse(b"not a model at all")
         Traceback (most recent call last):
         ...

@@ -22,7 +22,7 @@ def can_fuse(layer: Any, inputs: Any, *, mask: Any = None) -> bool:
         inputs: its input tensor.
         mask: the mask of its call. Default: None.
 
-    Example:
+    Examples:
         >>> import keras
         >>> layer = keras.layers.BatchNormalization()
         >>> layer.build((None, 8, 8, 4))
@@ -55,7 +55,7 @@ def train(layer: Any, inputs: Any) -> Any:
     Returns:
         the normalized inputs, of the same shape, in the layer's compute dtype.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> layer = keras.layers.BatchNormalization(momentum=0.5)
         >>> layer.build((None, 1, 1, 1))

@@ -32,7 +32,7 @@ def check(path: Path) -> str | None:
     Raises:
         ModelError: HDF5 refuses a part of it, crashes on it or does not come to an end.
 
-    Example:
+    Examples:
         >>> check(Path("models/digits/digits.keras")) is None
         True
     """

@@ -33,7 +33,7 @@ def extremes(values: np.ndarray) -> tuple[float, float]:
     Args:
         values: any shape, float.
 
-    Example:
+    Examples:
         >>> extremes(np.array([[2.0, -1.0]]))
         (-1.0, 2.0)
     """
@@ -49,7 +49,7 @@ def stride(count: int, limit: int | None) -> int:
         count: values of one sample.
         limit: how many may be taken; None takes all.
 
-    Example:
+    Examples:
         >>> stride(100, None), stride(100, 50), stride(96, 50)
         (1, 3, 5)
     """
@@ -106,7 +106,7 @@ class Histogram:
         counts: values in each bin, (bins,) int64, bins <= ``BINS``; zero lies inside or on the upper end.
         zeros: how many of the counted values are exactly zero. Default: 0.
 
-    Example:
+    Examples:
         >>> one, two = Histogram().add(np.array([[0.5, 1.0]])), Histogram().add(np.array([[-3.0, 0.0]]))
         >>> both = one.merge(two)
         >>> both.low, both.high, both.total, both.zeros

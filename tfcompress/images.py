@@ -27,7 +27,7 @@ _16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 def find_images(folder: Path) -> list[Path]:
     """Returns the pictures below ``folder``, at any depth, in the order of their paths; hidden names are left out.
 
-    Example:
+    Examples:
         >>> import pathlib, tempfile
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> for name in ["b.png", "a.JPG", ".c.png", "d.txt"]:
@@ -60,7 +60,7 @@ class ImageReader:
     Raises:
         DataError: the input is not a picture, or scaled pixels are asked for an integer input.
 
-    Example:
+    Examples:
         >>> ImageReader(InputSpec("image", (None, 8, 8, 1), np.float32)).scaling_name
         'zero_one'
     """

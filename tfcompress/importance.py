@@ -30,7 +30,7 @@ class Taylor:
     Raises:
         ValueError: a batch size below 1.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, name="head")])
         >>> model.compile("sgd", "mse")
         >>> x = np.ones((8, 4), np.float32)

@@ -136,7 +136,7 @@ def inspect(source: str | os.PathLike | bytes, *, run: bool = True, debug: bool 
         ModelError: the file is missing, empty, not TFLite, or so damaged that its flatbuffer cannot be read. A file that
             only LiteRT refuses is no error: ``trial`` says why.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from tfcompress.conversion import convert
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])

@@ -50,7 +50,7 @@ def layer_paths(model: keras.Model) -> dict[str, Any]:
     Returns:
         ``{"block/conv": layer, ...}`` in order of definition; the model itself is not in it.
 
-    Example:
+    Examples:
         >>> import keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
         >>> list(layer_paths(model))
@@ -121,7 +121,7 @@ class Interception:
         on_model: called in place of the model's ``call``: (original call, args, kwargs) -> outputs. Default: the
             original.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
         >>> calls = []
@@ -214,7 +214,7 @@ def restore(model: keras.Model) -> bool:
 
     Keras does not tell callbacks about an exception in ``fit``; this is how the next user of the model cleans up.
 
-    Example:
+    Examples:
         >>> import keras
         >>> restore(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
         False
@@ -329,7 +329,7 @@ def level_replicas(model: keras.Model) -> None:
 
     Under a distribution strategy each replica keeps its own, computes with it, and only the first one's is saved.
 
-    Example:
+    Examples:
         >>> import keras
         >>> level_replicas(keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()]))
     """

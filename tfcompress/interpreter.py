@@ -75,7 +75,7 @@ def open_model(
         ModelError: the file is missing, empty, cut off, not TFLite, damaged, or holds what the interpreter refuses.
         ValueError: ``threads`` is not a whole number from 1.
 
-    Example:
+    Examples:
         >>> open_model(b"not a model")
         Traceback (most recent call last):
         ...
@@ -93,7 +93,7 @@ def read_model(source: str | os.PathLike | bytes) -> tuple[str, bytes]:
     Raises:
         ModelError: the file is missing, a folder, unreadable, empty or not TFLite.
 
-    Example:
+    Examples:
         >>> read_model("missing.tflite")
         Traceback (most recent call last):
         ...
@@ -129,7 +129,7 @@ def check_model_bytes(content: bytes, name: str = UNNAMED) -> None:
         content: the whole file.
         name: what to call it in the message. Default: "the model bytes".
 
-    Example:
+    Examples:
         >>> check_model_bytes(b"")
         Traceback (most recent call last):
         ...
@@ -410,7 +410,7 @@ class Model:
 def check_threads(threads: int) -> None:
     """Refuses a number of threads that is not a whole number from 1 to 256 with a ``ValueError``.
 
-    Example:
+    Examples:
         >>> check_threads(4)
     """
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
@@ -420,7 +420,7 @@ def check_threads(threads: int) -> None:
 def one_line(error: Exception) -> str:
     """Returns the message of a native error on one line, shortened, with a full stop at its end.
 
-    Example:
+    Examples:
         >>> one_line(ValueError("out of range.\\n  Tensor 33 is invalid"))
         'out of range. Tensor 33 is invalid.'
     """

@@ -48,7 +48,7 @@ class Reporter:
     Attributes:
         now: the stage that was told last.
 
-    Example:
+    Examples:
         >>> report = Reporter(sys.stdout)
         >>> report.stage("lowering model.keras")
         {"stage": "lowering model.keras"}
@@ -103,7 +103,7 @@ def run_isolated(
         ValueError: likewise; and so are ``TypeError``, ``OSError`` and ``MemoryError``.
         ConversionError: another exception, an end by a signal, the time is over, or no answer; one line that says what to do.
 
-    Example:
+    Examples:
         >>> run_isolated("tfcompress.isolation:count_letters", "four")
         4
     """

@@ -41,7 +41,7 @@ def matching(known: Mapping[str, Any], layers: Layers) -> list[str]:
         TypeError: something else.
         ValueError: a pattern, class or predicate without a match.
 
-    Example:
+    Examples:
         >>> matching({"stem": None, "block_1": None, "block_2": None}, "block_*")
         ['block_1', 'block_2']
         >>> matching({"conv": keras.layers.Conv2D(8, 3), "head": keras.layers.Dense(3)}, keras.layers.Dense)
@@ -80,7 +80,7 @@ def check_ends(protect: str | Sequence[str]) -> tuple[str, ...]:
 def ends(known: Sequence[str], protect: Sequence[str]) -> list[str]:
     """Returns the first and the last of the ``known`` paths, as far as ``protect`` names them.
 
-    Example:
+    Examples:
         >>> ends(["stem", "block", "head"], ("first", "last"))
         ['stem', 'head']
     """

@@ -26,7 +26,7 @@ def is_legacy_model(model: Any) -> bool:
     Args:
         model: anything.
 
-    Example:
+    Examples:
         >>> is_legacy_model("a model")
         False
     """

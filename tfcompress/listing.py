@@ -48,7 +48,7 @@ def columns(
         left: the columns that are flush left. Default: the first.
         flexible: the column whose texts lose their middle where the line would be too long. Default: the first.
 
-    Example:
+    Examples:
         >>> print(*columns(("layer", "zeros"), [("stem", "3%"), ("dense", "75%")]), sep="\\n")
         layer zeros
         ───────────
@@ -72,7 +72,7 @@ def columns(
 def fitted_name(path: str, width: int) -> str:
     """Returns a layer's name in this width; its last part says more than the scopes before it.
 
-    Example:
+    Examples:
         >>> fitted_name("MobilenetV1/Conv2d_1_depthwise", 24)
         'Conv2d_1_depthwise'
     """
@@ -86,7 +86,7 @@ def fields(pairs: Iterable[tuple[str, str]], *, label_width: int = LABEL) -> lis
         pairs: labels and texts.
         label_width: columns that a label takes. Default: 10.
 
-    Example:
+    Examples:
         >>> fields([("size", "98,496 bytes")])
         ['size      98,496 bytes']
     """
@@ -247,7 +247,7 @@ def _number(op: "OpSummary") -> str:
 def count_text(count: int) -> str:
     """Returns a large number with a unit: thousand (k), million (M), billion (G), trillion (T).
 
-    Example:
+    Examples:
         >>> count_text(27_648), count_text(12_501_632), count_text(512)
         ('27.6 k', '12.5 M', '512')
     """
@@ -262,7 +262,7 @@ def count_text(count: int) -> str:
 def share_text(share: float) -> str:
     """Returns a fraction in per cent, with a decimal below ten.
 
-    Example:
+    Examples:
         >>> share_text(0.75), share_text(0.043), share_text(0.0)
         ('75%', '4.3%', '0%')
     """
@@ -275,7 +275,7 @@ def share_text(share: float) -> str:
 def bytes_text(count: int) -> str:
     """Returns a size, in bytes below 1000, else in kB or MB.
 
-    Example:
+    Examples:
         >>> bytes_text(16), bytes_text(98_512)
         ('16 bytes', '98.5 kB')
     """
@@ -285,7 +285,7 @@ def bytes_text(count: int) -> str:
 def number_text(value: float) -> str:
     """Returns a real number with four digits.
 
-    Example:
+    Examples:
         >>> number_text(3.14159), number_text(-128.0)
         ('3.142', '-128')
     """
@@ -295,7 +295,7 @@ def number_text(value: float) -> str:
 def decibel_text(value: float | None) -> str:
     """Returns a ratio in decibels with a decimal; "exact" where there is no error, "-" where there is no ratio.
 
-    Example:
+    Examples:
         >>> decibel_text(31.25), decibel_text(float("inf")), decibel_text(None)
         ('31.2', 'exact', '-')
     """

@@ -49,7 +49,7 @@ class LogMel:
     Raises:
         ValueError: a number is out of range, or a band lies between two bins.
 
-    Example:
+    Examples:
         >>> front_end = LogMel()
         >>> tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000).astype(np.float32)
         >>> features = front_end(tone)
@@ -106,7 +106,7 @@ class LogMel:
     def frames(self, samples: int) -> int:
         """Returns how many frames lie within so many samples.
 
-        Example:
+        Examples:
             >>> LogMel().frames(8000)
             49
         """

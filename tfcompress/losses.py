@@ -106,7 +106,7 @@ def ranking(errors: Sequence[LayerError], *, count: int | None = None) -> list[L
 def json_number(value: Any) -> Any:
     """Returns a number that JSON has: infinity and NaN as text, everything else as it is.
 
-    Example:
+    Examples:
         >>> json_number(math.inf), json_number(2.5), json_number(None)
         ('inf', 2.5, None)
     """

@@ -48,7 +48,7 @@ def lower(
         ModelError: the model is damaged, not built, or has several signatures and no choice.
         ConversionError: the model cannot be expressed in TFLite's ops, or the weights cannot be stored so.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from tfcompress.sources import open_source
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])

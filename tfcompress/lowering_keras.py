@@ -39,7 +39,7 @@ def lower_keras(
         ModelError: the model is not built or cannot be called on its inputs.
         ConversionError: the model cannot be expressed in TFLite's ops, or a weight is not finite.
 
-    Example:
+    Examples:
         >>> import keras
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])
         >>> lower_keras(model, input_shapes={"x": (1, 4)}).inputs

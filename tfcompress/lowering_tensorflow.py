@@ -32,7 +32,7 @@ def choose(names: Sequence[str], wanted: str | None, *, place: str) -> str:
         ValueError: ``wanted`` is not among them.
         ModelError: there is none, or several and no choice.
 
-    Example:
+    Examples:
         >>> choose(["encode", "decode"], None, place="saved")
         Traceback (most recent call last):
         ...
@@ -81,7 +81,7 @@ def lower_function(
         ModelError: no function with known inputs, or several and no choice.
         ConversionError: the function cannot be expressed in TFLite's ops.
 
-    Example:
+    Examples:
         >>> import tensorflow as tf
         >>> double = tf.function(lambda x: {"twice": 2 * x}, input_signature=[tf.TensorSpec((None, 4), name="x")])
         >>> lower_function(double).outputs

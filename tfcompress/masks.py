@@ -22,7 +22,7 @@ def pruned_count(size: int, sparsity: float) -> int:
         size: number of weights.
         sparsity: fraction in [0, 1).
 
-    Example:
+    Examples:
         >>> pruned_count(10, 0.25), pruned_count(4, 0.75)
         (3, 3)
         >>> pruned_count(10, 0.99)
@@ -46,7 +46,7 @@ def magnitude(weights: np.ndarray, sparsity: float) -> np.ndarray:
     Raises:
         ValueError: sparsity outside [0, 1).
 
-    Example:
+    Examples:
         >>> magnitude(np.array([3.0, -1.0, 2.0, -4.0]), 0.5)
         array([1., 0., 0., 1.], dtype=float32)
 
@@ -68,7 +68,7 @@ def sparsity(weights: np.ndarray) -> float:
     Args:
         weights: any shape, any dtype.
 
-    Example:
+    Examples:
         >>> sparsity(np.array([0, 1, 0, 2]))
         0.5
     """
@@ -89,7 +89,7 @@ class Block:
     Raises:
         ValueError: not two whole numbers from 1 on, or an unknown norm.
 
-    Example:
+    Examples:
         >>> weights = np.array([[2.0, 2.0, 3.0, 0.0]])
         >>> Block((1, 2))(weights, 0.5)
         array([[1., 1., 0., 0.]], dtype=float32)
@@ -150,7 +150,7 @@ class NofM:
     Raises:
         ValueError: n outside [1, m); at a call: a sparsity above (m - n) / m.
 
-    Example:
+    Examples:
         >>> NofM(2, 4)(np.array([[1.0, -4.0, 3.0, 2.0]]), 0.5)
         array([[0., 1., 1., 0.]], dtype=float32)
 
@@ -205,7 +205,7 @@ def jointly(mask: Any, arrays: Mapping[str, np.ndarray], sparsity: float) -> dic
     Raises:
         ValueError: another mask, or a sparsity outside [0, 1).
 
-    Example:
+    Examples:
         >>> jointly(magnitude, {"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0])}, 0.25)["a"]
         array([0., 1.], dtype=float32)
     """

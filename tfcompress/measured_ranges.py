@@ -40,7 +40,7 @@ class Calibration:
             Default: none.
         calibrator: "tfcompress", or "converter" for TFLiteConverter's own. Default: "tfcompress".
 
-    Example:
+    Examples:
         >>> Calibration({"x": (0.0, 1.0)}, "MinMax()", 100, "0" * 64)
         Calibration(1 tensors, MinMax(), 100 samples)
     """
@@ -66,7 +66,7 @@ class Calibration:
         Args:
             name: of the tensor.
 
-        Example:
+        Examples:
             >>> Calibration({"x": (0.0, 1.0)}, "MinMax()", 100, "0" * 64).observer_of("x")
             'min_max'
         """
@@ -126,7 +126,7 @@ class Calibration:
         Raises:
             DataError: the file is missing, not JSON, of another format or damaged.
 
-        Example:
+        Examples:
             >>> import pathlib, tempfile
             >>> path = pathlib.Path(tempfile.mkdtemp()) / "ranges.json"
             >>> stored = Calibration({"x": (-0.1, 1.0)}, "MinMax()", 100, "0" * 64)

@@ -122,7 +122,7 @@ def measure(  # type: ignore[misc]  # the overloads shorten the settings to Any,
         ValueError: the device is unknown, or a setting is out of range.
         Interrupted: Ctrl-C; it has the records so far.
 
-    Example:
+    Examples:
         >>> measure("model.tflite", threads=0)
         Traceback (most recent call last):
         ...
@@ -197,7 +197,7 @@ def job(stack: contextlib.ExitStack, source: Source, label: str, call: dict[str,
 def check_settings(threads: int, warmup: int | None, runs: int, batch: int, workers: int = 0) -> None:
     """Refuses counts that cannot be measured with by a ``ValueError``.
 
-    Example:
+    Examples:
         >>> check_settings(1, None, 1, 1)
     """
     check_threads(threads)
@@ -210,7 +210,7 @@ def check_settings(threads: int, warmup: int | None, runs: int, batch: int, work
 def check_choices(api: str, accelerator: str) -> None:
     """Refuses an interface or an accelerator that LiteRT does not have with a ``ValueError``.
 
-    Example:
+    Examples:
         >>> check_choices("interpreter", "gpu")
         Traceback (most recent call last):
         ...
@@ -226,7 +226,7 @@ def check_choices(api: str, accelerator: str) -> None:
 def check_names(label: str | Sequence[str], models: int, several: bool) -> list[str]:
     """Returns one label per model.
 
-    Example:
+    Examples:
         >>> check_names("", 2, several=True)
         ['', '']
     """

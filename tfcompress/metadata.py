@@ -43,7 +43,7 @@ class Normalisation:
     Raises:
         ValueError: an empty or not finite value, or a std that is not above 0.
 
-    Example:
+    Examples:
         >>> Normalisation((127.5,), (127.5,))
         Normalisation(mean=(127.5,), std=(127.5,))
     """
@@ -122,7 +122,7 @@ def attach(
         ValueError: an unknown input name, a number of channels or labels that fits no tensor, or a label that is no
             line of text.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from tfcompress.lowering import lower_keras
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])
@@ -178,7 +178,7 @@ def read(content: bytes) -> Metadata | None:
     Raises:
         ModelError: the file or its metadata is damaged.
 
-    Example:
+    Examples:
         >>> import pathlib
         >>> read(pathlib.Path("models/digits/digits_int8.tflite").read_bytes()) is None
         True
@@ -259,7 +259,7 @@ def _describe_input(name: str, tensor: Any, normalisation: Normalisation | None)
 def check_labels(labels: Sequence[str]) -> Sequence[str]:
     """Returns ``labels`` if each is one line of text, or refuses them with a ``ValueError``.
 
-    Example:
+    Examples:
         >>> check_labels(["no", "yes"])
         ['no', 'yes']
     """

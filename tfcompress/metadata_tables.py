@@ -51,7 +51,7 @@ def encode(root: dict[str, Any]) -> bytes:
         root: values by field name: text, numbers, lists, dictionaries for tables and (table name, dictionary) for
             unions. Absent and None fields are left out.
 
-    Example:
+    Examples:
         >>> decode(encode({"name": "digits", "subgraph_metadata": [{"name": "main"}]}))
         {'name': 'digits', 'subgraph_metadata': [{'name': 'main'}]}
     """

@@ -32,7 +32,7 @@ def class_scores(outputs: np.ndarray) -> np.ndarray:
     Raises:
         DataError: more than one axis besides the batch is longer than 1, as in a segmentation model.
 
-    Example:
+    Examples:
         >>> class_scores(np.zeros((5, 1, 1, 10))).shape
         (5, 10)
     """
@@ -58,7 +58,7 @@ def predicted_classes(outputs: np.ndarray, *, threshold: float | None = None) ->
     Returns:
         An int64 array (n,).
 
-    Example:
+    Examples:
         >>> predicted_classes(np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]]))
         array([1, 0])
         >>> predicted_classes(np.array([[0.2], [0.9]])), predicted_classes(np.array([-3.0, 0.4]))
@@ -83,7 +83,7 @@ def top1_accuracy(outputs: np.ndarray, labels: np.ndarray, *, threshold: float |
     Raises:
         DataError: the labels do not match the outputs (``check_labels``).
 
-    Example:
+    Examples:
         >>> top1_accuracy(np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]]), np.array([1, 0, 0, 0]))
         0.75
     """
@@ -104,7 +104,7 @@ def check_labels(labels: np.ndarray, *, samples: int, columns: int) -> np.ndarra
         DataError: no labels, another number of labels than samples, labels that are not whole numbers, negative labels,
             or a label for which the model has no output.
 
-    Example:
+    Examples:
         >>> check_labels(np.array([0, 7]), samples=2, columns=3)
         Traceback (most recent call last):
         ...
@@ -145,7 +145,7 @@ def argmax_agreement(first: np.ndarray, second: np.ndarray) -> float:
     Raises:
         ValueError: the shapes differ, or there is no sample.
 
-    Example:
+    Examples:
         >>> argmax_agreement(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([[0.2, 0.8], [0.4, 0.6]]))
         0.5
     """
@@ -169,7 +169,7 @@ def step_difference(first: np.ndarray, second: np.ndarray, scale: float) -> tupl
     Raises:
         ValueError: the shapes differ, there is no value, or the scale is not above 0.
 
-    Example:
+    Examples:
         >>> step_difference(np.array([0.0, 1.0]), np.array([0.5, 1.0]), scale=0.25)
         (2.0, 1.0)
     """
@@ -190,7 +190,7 @@ def decibels(signal: float, noise: float) -> float:
         signal: sum of the squares of the true values.
         noise: sum of the squares of the differences.
 
-    Example:
+    Examples:
         >>> decibels(100.0, 1.0), decibels(1.0, 0.0)
         (20.0, inf)
     """
@@ -207,7 +207,7 @@ def cosine(product: float, first: float, second: float) -> float:
         first: sum of the squares of the first.
         second: sum of the squares of the second.
 
-    Example:
+    Examples:
         >>> cosine(4.0, 4.0, 4.0), cosine(0.0, 0.0, 0.0)
         (1.0, 1.0)
     """
@@ -219,7 +219,7 @@ def cosine(product: float, first: float, second: float) -> float:
 def check_same_shape(first: np.ndarray, second: np.ndarray) -> None:
     """Refuses two arrays that cannot be compared value by value with a ``ValueError``.
 
-    Example:
+    Examples:
         >>> check_same_shape(np.zeros(2), np.ones(2))
     """
     if np.shape(first) != np.shape(second) or np.size(first) == 0:

@@ -57,7 +57,7 @@ class Observer(Protocol):
 def contain_zero(low: float, high: float) -> tuple[float, float]:
     """Returns the smallest range around ``low`` and ``high`` that contains zero and has a width.
 
-    Example:
+    Examples:
         >>> contain_zero(0.5, 2.0), contain_zero(0.0, 0.0)
         ((0.0, 2.0), (0.0, 1e-06))
     """
@@ -74,7 +74,7 @@ class _Extremes(NamedTuple):
 class MinMax:
     """The lowest and the highest value seen, as TFLiteConverter's own calibrator takes them.
 
-    Example:
+    Examples:
         >>> observer = MinMax()
         >>> observer.range(observer.update(observer.init(), np.array([[-1.0, 3.0]])))
         (-1.0, 3.0)
@@ -108,7 +108,7 @@ class Highest:
         limit: what no value can exceed, as 6 behind a ReLU6: once it was reached there is nothing more to see.
             Default: infinity.
 
-    Example:
+    Examples:
         >>> observer = Highest(limit=6.0)
         >>> state = observer.update(observer.init(), np.array([[1.0, 3.0]]))
         >>> observer.range(state), observer.is_settled(state)
@@ -158,7 +158,7 @@ class MovingAverage:
     Raises:
         ValueError: momentum outside [0, 1).
 
-    Example:
+    Examples:
         >>> observer = MovingAverage(momentum=0.5)
         >>> observer.range(observer.update(observer.init(), np.array([[0.0, 1.0], [0.0, 3.0]])))
         (0.0, 2.0)
@@ -236,7 +236,7 @@ class NotNegative:
     Args:
         observer: a ``Percentile``, ``MeanSquaredError`` or ``Entropy``.
 
-    Example:
+    Examples:
         >>> observer = NotNegative(Percentile(percentile=100))
         >>> observer.range(observer.update(observer.init(), np.array([[1.0, 3.0]])))
         (0.0, 3.0)
@@ -265,7 +265,7 @@ class NotNegative:
 def not_negative(observer: Observer, limit: float) -> Observer:
     """Returns an observer with the same range that looks less, for values which are known to lie in [0, ``limit``].
 
-    Example:
+    Examples:
         >>> not_negative(MinMax(), 6.0), not_negative(MovingAverage(), 6.0)
         (Highest(limit=6.0), MovingAverage(momentum=0.9))
     """
@@ -295,7 +295,7 @@ class Percentile(_Histogrammed):
     Raises:
         ValueError: an argument outside its range.
 
-    Example:
+    Examples:
         >>> observer = Percentile(percentile=99.0)
         >>> values = np.append(np.linspace(-1, 1, 999), 100.0)[None]
         >>> [round(end, 1) for end in observer.range(observer.update(observer.init(), values))]
@@ -342,7 +342,7 @@ class MeanSquaredError(_ForBits):
     Raises:
         ValueError: an argument outside its range.
 
-    Example:
+    Examples:
         >>> observer = MeanSquaredError(bits=2)
         >>> values = np.append(np.linspace(-1, 1, 10_000), 5.0)[None]
         >>> low, high = observer.range(observer.update(observer.init(), values))
@@ -372,7 +372,7 @@ class Entropy(_ForBits):
     Raises:
         ValueError: an argument outside its range.
 
-    Example:
+    Examples:
         >>> observer = Entropy()
         >>> values = np.append(np.random.default_rng(0).normal(size=10_000), 50.0)[None]
         >>> low, high = observer.range(observer.update(observer.init(), values))

@@ -21,7 +21,7 @@ def resolve_observer(observer: str | Observer) -> Observer:
     Raises:
         ValueError: an unknown name.
 
-    Example:
+    Examples:
         >>> resolve_observer("min_max")
         MinMax()
     """
@@ -45,7 +45,7 @@ def resolve_overrides(overrides: Overrides, names: Iterable[str]) -> dict[str, O
     Raises:
         ValueError: a pattern matches no tensor, or an observer is unknown.
 
-    Example:
+    Examples:
         >>> resolve_overrides([("*", "entropy"), ("head*", "min_max")], ["stem", "head/add"])["head/add"]
         MinMax()
         >>> resolve_overrides([("haed*", "min_max")], ["stem", "head/add"])

@@ -32,7 +32,7 @@ class L1Penalty(keras.callbacks.Callback):
             match.
         TrainingError: the model is not built or has no such weight.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> keras.utils.set_random_seed(0)
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(name="norm")])

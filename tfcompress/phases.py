@@ -49,7 +49,7 @@ def leave(phase: Phase) -> None:
 def active(model: Any) -> list[Phase]:
     """Returns what is at work on ``model`` now.
 
-    Example:
+    Examples:
         >>> class Model: ...
         >>> active(Model())
         []

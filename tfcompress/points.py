@@ -145,7 +145,7 @@ def plan(model: keras.Model) -> Plan:
     Raises:
         ModelError: the model is not built.
 
-    Example:
+    Examples:
         >>> import keras
         >>> model = keras.Sequential([
         ...     keras.Input((8, 8, 1), name="image"), keras.layers.Conv2D(4, 3, use_bias=False, name="conv"),

@@ -40,7 +40,7 @@ def attach_detections(content: bytes, settings: Detections, *, place: str = "the
     Raises:
         ConversionError: the file has no such outputs, or not as many anchors or classes.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from tfcompress.lowering import lower_keras
         >>> x = keras.Input((2, 7), name="x")

@@ -33,7 +33,7 @@ class Rule:
     Raises:
         ValueError: an unknown precision, or an empty pattern.
 
-    Example:
+    Examples:
         >>> rule = Rule("stem*", op="CONV_2D", precision="int16x8")
         >>> rule.matches(["net/stem_conv/Conv2D;net/stem_relu/Relu"], "CONV_2D")
         True
@@ -80,7 +80,7 @@ def read_rules(source: Any) -> tuple[Rule, ...]:
         TypeError: the source is no list.
         ValueError: a rule is malformed.
 
-    Example:
+    Examples:
         >>> read_rules([("*", "*", "int8"), {"pattern": "logits", "precision": None}])
         (Rule(pattern='*', op='*', precision='int8'), Rule(pattern='logits', op='*', precision=None))
     """
@@ -143,7 +143,7 @@ def choose(rules: Sequence[Rule], operators: Sequence[tuple[str, Sequence[str]]]
     Raises:
         ValueError: a rule that no operator matches; the message has the nearest names.
 
-    Example:
+    Examples:
         >>> rules = [Rule("*", precision="int8"), Rule("logits", precision=None)]
         >>> [rule.precision for rule in choose(rules, [("CONV_2D", ["stem"]), ("FULLY_CONNECTED", ["logits"])])]
         ['int8', None]

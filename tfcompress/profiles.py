@@ -51,7 +51,7 @@ class Profile:
         plain_ms: median time of one inference without it, in the same process; the difference is its overhead.
         runs: how many inferences were profiled.
 
-    Example:
+    Examples:
         >>> profile = Profile((OpTime("CONV", 0, 0, 0.9), OpTime("SOFTMAX", 3, None, 0.1, "int8")), 1.02, 1.0, 50)
         >>> profile.delegated_share, profile.overhead
         (0.9, 0.02)
@@ -148,7 +148,7 @@ CONVERSIONS = ("Convert", "QUANTIZE", "DEQUANTIZE")
 def family(name: str) -> str:
     """Returns what an op does, whoever does it: kernels of the delegate and ops of the interpreter under one name.
 
-    Example:
+    Examples:
         >>> family("Convolution (NHWC, QC8) IGEMM"), family("AVERAGE_POOL_2D"), family("SOFTMAX")
         ('Convolution', 'Average Pooling', 'Softmax')
     """
@@ -168,7 +168,7 @@ def comparison(name: str, profile: Profile, other_name: str, other: Profile) -> 
         other_name: of the other.
         other: profile of it.
 
-    Example:
+    Examples:
         >>> float_ = Profile((OpTime("Convolution (NHWC, F32) IGEMM", 0, 0, 1.0), OpTime("Softmax (NC, F32)", 1, 0, 0.1)), 1.1, 1.1, 9)
         >>> int8 = Profile((OpTime("Convolution (NHWC, QC8) IGEMM", 0, 0, 2.0), OpTime("SOFTMAX", 1, None, 0.4, "int8")), 2.4, 2.4, 9)
         >>> print(comparison("int8", int8, "float", float_))
@@ -215,7 +215,7 @@ def total(families: Mapping[str, list[OpTime]], kind: str) -> float:
 def percent(part: float, whole: float) -> str:
     """Returns a share in per cent.
 
-    Example:
+    Examples:
         >>> percent(1.0, 4.0), percent(1.0, 0.0)
         ('25 %', '-')
     """

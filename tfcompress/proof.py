@@ -37,7 +37,7 @@ class PointDifference:
         mean_steps: mean difference.
         within_one_step: share of values at most one step apart.
 
-    Example:
+    Examples:
         >>> print(PointDifference("conv", "conv/Relu", 2.0, 0.01, 0.999))
         conv: max 2 steps, mean 0.01, 99.90 % within one
     """
@@ -66,7 +66,7 @@ class Proof:
         calibrated: how many ranges came from the samples and not from training.
         size_bytes: of the file.
 
-    Example:
+    Examples:
         >>> print(Proof(500, 1.0, (PointDifference("logits", "logits", 1.0, 0.02, 1.0),)))
         The file gives 100.0 % same answers on 500 samples; logits: max 1 steps, mean 0.02, 100.00 % within one
     """
@@ -104,7 +104,7 @@ def prove(model: keras.Model, qat: Any, data: Any, *, by_point: bool = False, de
         ConversionError: the model has no ranges, or cannot be converted.
         TrainingError: the callback has learned nothing on ``model``.
 
-    Example:
+    Examples:
         >>> from tfcompress.qat import QuantizationAwareTraining
         >>> keras.utils.set_random_seed(0)
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(3, name="head")])

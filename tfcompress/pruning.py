@@ -26,7 +26,7 @@ def prunable_weights(model: keras.Model) -> dict[str, Any]:
     Those are the weights of every layer that multiplies them with its input (convolutions, depthwise ones too, Dense);
     biases and BatchNorm are left alone.
 
-    Example:
+    Examples:
         >>> import keras
         >>> list(prunable_weights(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])))
         ['head/kernel']
@@ -67,7 +67,7 @@ class MagnitudePruning(MaskedTraining):
         TypeError: a schedule that is not callable, or ``layers`` of another kind.
         TrainingError: Keras does not run on TensorFlow, or the model has nothing to prune.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> from tfcompress import schedules
         >>> keras.utils.set_random_seed(0)

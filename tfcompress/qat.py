@@ -72,7 +72,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             learned activations of 16 bits.
         TrainingError: Keras does not run on TensorFlow; the model is not built; evaluation before any training.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> keras.utils.set_random_seed(0)
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])

@@ -159,7 +159,7 @@ def resolve_backend(backend: str | None, target: Target, rules: Sequence[Rule] =
     Raises:
         ValueError: an unknown name, or TensorFlow's quantizer for what it does not do.
 
-    Example:
+    Examples:
         >>> from .targets import TARGETS
         >>> resolve_backend(None, TARGETS["cpu-int8"]), resolve_backend(None, TARGETS["cpu-int16x8"])
         ('tensorflow', 'ai-edge-quantizer')

@@ -74,7 +74,7 @@ def native_stderr_silenced(*, debug: bool = False) -> Iterator[None]:
     Args:
         debug: leaves everything as it is. Default: False.
 
-    Example:
+    Examples:
         >>> with native_stderr_silenced():
         ...     _ = os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.")
     """
@@ -95,7 +95,7 @@ def converter_silenced(*, debug: bool = False) -> Iterator[None]:
     Args:
         debug: lets them through. Default: False.
 
-    Example:
+    Examples:
         >>> with converter_silenced():
         ...     print("a line of the converter")
     """
@@ -117,7 +117,7 @@ def converter_silenced(*, debug: bool = False) -> Iterator[None]:
 def flush_stderr() -> None:
     """Writes out what Python holds back, so that it lands on its own side of the redirection.
 
-    Example:
+    Examples:
         >>> flush_stderr()
     """
     if sys.stderr is not None and not sys.stderr.closed:

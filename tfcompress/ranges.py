@@ -36,7 +36,7 @@ class TrainedRanges:
         weights: largest absolute value by weight ("layer/kernel"), one for each of its scales, where training learned
             them; other weights reach to their own largest value. Default: none.
 
-    Example:
+    Examples:
         >>> stored = TrainedRanges({"input:image": (0.0, 1.0)}, "0" * 64)
         >>> TrainedRanges.from_json(stored.to_json()) == stored
         True
@@ -145,7 +145,7 @@ def trained_ranges(model: Any) -> TrainedRanges | None:
 def hash_weights(weights: Iterable[np.ndarray]) -> str:
     """Returns the SHA-256 over shapes, dtypes and values of ``weights`` in their order, as 64 hexadecimal digits.
 
-    Example:
+    Examples:
         >>> hash_weights([np.zeros(3)]) == hash_weights([np.zeros(3)]) != hash_weights([np.ones(3)])
         True
     """

@@ -143,7 +143,7 @@ def oldest_runtime(content: bytes, *, written: str | None = None) -> str:
         content: bytes of the finished file.
         written: what the float file said. Default: nothing.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from .lowering import lower_keras
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])

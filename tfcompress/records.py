@@ -41,7 +41,7 @@ class Reference:
         max_steps: the same in quantization steps of the output; None for a float output.
         mean_steps: the mean difference in such steps.
 
-    Example:
+    Examples:
         >>> print(Reference("float.tflite", "0" * 64, 0.976, 0.25, 2.0, 0.1))
         same answer as float.tflite for 97.6 % of the samples, outputs at most 2.0 steps apart
     """
@@ -96,7 +96,7 @@ class Measurement:
         call: how ``measure`` was called, as far as JSON can hold it; ``measure --like`` reads it. Default: none.
         interrupted: whether Ctrl-C ended it early. Default: False.
 
-    Example:
+    Examples:
         >>> record = example_measurement()
         >>> print(record)
         digits.tflite: accuracy 97.2 %, 24.0 kB (gzip 12.0 kB), median 0.100 ms, p90 0.120 ms, p99 0.200 ms (100 runs)
@@ -189,7 +189,7 @@ class Measurement:
 def last_part(path: str) -> str:
     """Returns the last part of a path of any system.
 
-    Example:
+    Examples:
         >>> last_part("folder\\\\digits.tflite")
         'digits.tflite'
     """
@@ -206,7 +206,7 @@ class Failure:
         reason: one line.
         label: what the file is. Default: "".
 
-    Example:
+    Examples:
         >>> print(Failure("a.tflite", "local", "The model file must exist."))
         a.tflite on local: The model file must exist.
     """
@@ -236,7 +236,7 @@ FAILURE_FIELDS = {field.name for field in dataclasses.fields(Failure)}
 def json_text(results: Result | Iterable[Result]) -> str:
     """Returns the JSON array, one record per model and device, that ``--json`` writes.
 
-    Example:
+    Examples:
         >>> measurements_from_json(json_text(example_measurement())) == [example_measurement()]
         True
     """
@@ -246,7 +246,7 @@ def json_text(results: Result | Iterable[Result]) -> str:
 def json_lines(results: Result | Iterable[Result]) -> str:
     """Returns one line of JSON per record, as databases and ``jq`` read them.
 
-    Example:
+    Examples:
         >>> json_lines([example_measurement(), example_measurement()]).count("\\n")
         2
     """
@@ -256,7 +256,7 @@ def json_lines(results: Result | Iterable[Result]) -> str:
 def as_list(results: Result | Iterable[Result]) -> list[Result]:
     """Returns records as a list, also a single one.
 
-    Example:
+    Examples:
         >>> len(as_list(example_measurement()))
         1
     """
@@ -269,7 +269,7 @@ def measurements_from_json(text: str) -> list[Measurement]:
     Raises:
         DataError: the text is not JSON, not an array, or a record in it is not a measurement.
 
-    Example:
+    Examples:
         >>> measurements_from_json("[]")
         []
     """
@@ -289,7 +289,7 @@ def measurements_from_json(text: str) -> list[Measurement]:
 def example_measurement(**changes: Any) -> Measurement:
     """Returns a made-up measurement with ``changes`` applied: for examples of how records are shown, never a result.
 
-    Example:
+    Examples:
         >>> example_measurement(accuracy=None).accuracy is None
         True
     """

@@ -52,7 +52,7 @@ def release(model: Any) -> bool:
 
     A callback whose ``fit`` goes on after all puts itself back at its next step.
 
-    Example:
+    Examples:
         >>> class Model: ...
         >>> release(Model())
         False

@@ -56,7 +56,7 @@ _PASSES_CONSTANTS = frozenset(("DEQUANTIZE", "DENSIFY"))  # between stored half-
 def input_roles(op: str) -> dict[int, str]:
     """Returns ``WEIGHTS`` or ``BIAS`` by the number of the op's input; activations and other constants are left out.
 
-    Example:
+    Examples:
         >>> input_roles("TRANSPOSE_CONV")
         {1: 'weights', 3: 'biases'}
     """
@@ -100,7 +100,7 @@ def multiply_adds(op: str, inputs: Sequence[Sequence[int] | None], outputs: Sequ
         inputs: shape of each input, None for an input that is left out.
         outputs: shape of each output.
 
-    Example:
+    Examples:
         >>> multiply_adds("CONV_2D", [(1, 8, 8, 3), (16, 3, 3, 3), (16,)], [(1, 8, 8, 16)])
         27648
     """

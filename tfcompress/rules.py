@@ -282,7 +282,7 @@ def register(layer_class: type, rule: Rule | Callable[[Any], Rule]) -> None:
     Raises:
         TypeError: ``layer_class`` is not a class.
 
-    Example:
+    Examples:
         >>> class Doubled: ...
         >>> register(Doubled, Rule("compute"))
         >>> rule_for(Doubled()).kind

@@ -34,7 +34,7 @@ class Samples:
         inputs: what the model accepts.
         count: number of samples; None for a stream that has not been read to its end.
 
-    Example:
+    Examples:
         >>> spec = InputSpec("x", (None, 2), np.float32)
         >>> samples = Samples(lambda size: iter([{"x": np.zeros((3, 2))}]), [spec])
         >>> samples
@@ -119,7 +119,7 @@ def count_samples(batch: Batch) -> int:
     Raises:
         DataError: the inputs have different numbers of samples.
 
-    Example:
+    Examples:
         >>> count_samples({"a": np.zeros((3, 2)), "b": np.zeros(3)})
         3
     """

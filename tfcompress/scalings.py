@@ -25,7 +25,7 @@ class Scaling:
     Raises:
         ValueError: a number that is not finite, a std of zero, or mean and std for different numbers of channels.
 
-    Example:
+    Examples:
         >>> Scaling(mean=(10.0,), std=(2.0,))(np.array([[10, 14]], np.uint8))
         array([[0., 2.]], dtype=float32)
     """
@@ -88,7 +88,7 @@ def resolve_scaling(scaling: "str | Scaling | None") -> "str | Scaling | None":
     Raises:
         ValueError: an unknown name, or text of another form.
 
-    Example:
+    Examples:
         >>> resolve_scaling("mean=123.7,116.3,103.5;std=58.4,57.1,57.4").std
         (58.4, 57.1, 57.4)
         >>> resolve_scaling("zero_one")
@@ -114,7 +114,7 @@ def resolve_scaling(scaling: "str | Scaling | None") -> "str | Scaling | None":
 def scale(pixels: np.ndarray, scaling: "str | Scaling") -> np.ndarray:
     """Returns pixels 0..255, (..., channels), scaled by name or value.
 
-    Example:
+    Examples:
         >>> scale(np.array([[0, 255]], np.uint8), "minus_one_one")
         array([[-1.,  1.]], dtype=float32)
     """

@@ -42,7 +42,7 @@ class Constant:
     Raises:
         ValueError: a fraction outside [0, 1) or a negative step.
 
-    Example:
+    Examples:
         >>> half = Constant(0.5, begin=10)
         >>> half(9), half(10)
         (0.0, 0.5)
@@ -76,7 +76,7 @@ class Polynomial:
     Raises:
         ValueError: a fraction outside [0, 1), a negative step, ``end`` not after ``begin`` or a power not above 0.
 
-    Example:
+    Examples:
         >>> ramp = Polynomial(final=0.8, end=100)
         >>> ramp(0), round(ramp(50), 3), ramp(100), ramp(1000)
         (0.0, 0.7, 0.8, 0.8)
@@ -124,7 +124,7 @@ class Cosine:
     Raises:
         ValueError: a fraction outside [0, 1), a negative step, or ``end`` not after ``begin``.
 
-    Example:
+    Examples:
         >>> wave = Cosine(final=0.8, end=100)
         >>> wave(0), round(wave(50), 3), wave(100)
         (0.0, 0.4, 0.8)
@@ -163,7 +163,7 @@ class Join:
     Raises:
         ValueError: a number of boundaries that does not fit, or boundaries that do not rise.
 
-    Example:
+    Examples:
         >>> pause = Join([Polynomial(final=0.5, end=100), 0.5, Polynomial(initial=0.5, final=0.8, end=100)], [100, 300])
         >>> pause(50) < pause(100) == pause(299) < pause(400)
         True
@@ -199,7 +199,7 @@ def resolve(schedule: Any) -> Schedule:
         TypeError: not callable and not a number.
         ValueError: a number, or a sparsity that the schedule answers with, outside [0, 1).
 
-    Example:
+    Examples:
         >>> resolve(0.5)(0)
         0.5
     """

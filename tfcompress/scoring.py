@@ -34,7 +34,7 @@ def top_k_accuracy(outputs: np.ndarray, labels: np.ndarray, k: int = TOP) -> flo
     Raises:
         DataError: the labels do not match the outputs.
 
-    Example:
+    Examples:
         >>> top_k_accuracy(np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]), np.array([1, 2]), k=2)
         0.5
     """
@@ -56,7 +56,7 @@ def confusion_matrix(outputs: np.ndarray, labels: np.ndarray, *, threshold: floa
     Raises:
         DataError: the labels do not match, or there are more than 1000 classes.
 
-    Example:
+    Examples:
         >>> confusion_matrix(np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]), np.array([1, 0, 0]))
         array([[1, 1],
                [0, 1]])
@@ -87,7 +87,7 @@ def area_under_curve(outputs: np.ndarray, labels: np.ndarray) -> float:
     Raises:
         DataError: the labels do not match, or no class has samples both of it and of others.
 
-    Example:
+    Examples:
         >>> area_under_curve(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
         0.75
     """
@@ -125,7 +125,7 @@ def mean_squared_error(outputs: np.ndarray, truth: np.ndarray) -> float:
     Raises:
         DataError: the numbers of values differ.
 
-    Example:
+    Examples:
         >>> mean_squared_error(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]))
         2.0
     """
@@ -148,7 +148,7 @@ def exact_match(outputs: np.ndarray, truth: np.ndarray) -> float:
     Raises:
         DataError: the shapes do not match.
 
-    Example:
+    Examples:
         >>> exact_match(np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.9, 0.1], [0.8, 0.2]]]), np.array([[0, 1], [0, 1]]))
         0.5
     """
@@ -218,7 +218,7 @@ def resolve_metrics(metrics: str | Callable | Metric | Sequence[Any]) -> list[Me
         ValueError: a name is unknown, no metric is given, or they need different kinds of truth.
         DataError: a script is missing or lacks the function.
 
-    Example:
+    Examples:
         >>> [metric.name for metric in resolve_metrics("top1,top5")]
         ['top1', 'top5']
         >>> resolve_metrics("top7")

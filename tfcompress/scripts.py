@@ -23,7 +23,7 @@ _FORM = re.compile(r"(?P<path>.+\.py):(?P<name>[^\W\d]\w*)", re.DOTALL)
 def names_a_function(text: str) -> bool:
     """Is this ``path.py:function``?
 
-    Example:
+    Examples:
         >>> names_a_function("data/load.py:samples"), names_a_function("load.py"), names_a_function("C:/load.npy")
         (True, False, False)
     """
@@ -36,7 +36,7 @@ def load_function(text: str) -> Callable[..., Any]:
     Raises:
         DataError: no such file, the file fails, or it has no such function.
 
-    Example:
+    Examples:
         >>> load_function("/no/such/file.py:samples")
         Traceback (most recent call last):
         ...
@@ -77,7 +77,7 @@ def call_function(text: str) -> Any:
     Raises:
         DataError: as ``load_function``, or the function raised.
 
-    Example:
+    Examples:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "load.py"
         >>> _ = path.write_text("def samples(): return [1, 2]")

@@ -24,7 +24,7 @@ def fix_shapes(
     Raises:
         ValueError: an unknown name, another number of axes, a size below 1, or another size than the model's own.
 
-    Example:
+    Examples:
         >>> fix_shapes({"image": (None, None, None, 3)}, {"image": (1, 96, None, 3)}, place="m.keras")
         {'image': (1, 96, None, 3)}
         >>> fix_shapes({"image": (None, 8)}, {"picture": (1, 8)}, place="m.keras")

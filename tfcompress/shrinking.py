@@ -58,7 +58,7 @@ def remove_channels(
         ValueError: more than one budget, one out of range, or a pattern or class without a match.
         TrainingError: a subclassed model, no channel that can go, or a budget out of reach.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([
         ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(32, 3, name="conv"), keras.layers.ReLU(),
         ...     keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10, name="head")])

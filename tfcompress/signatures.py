@@ -41,7 +41,7 @@ def input_structure(model: keras.Model) -> Any:
     Raises:
         ModelError: the model is not built, so its input shapes are unknown.
 
-    Example:
+    Examples:
         >>> import keras
         >>> input_structure(keras.Sequential([keras.Input((4,), name="pixels"), keras.layers.Dense(2)]))
         InputTensor(name='pixels', shape=(None, 4), dtype='float32')
@@ -88,7 +88,7 @@ def named_leaves(structure: Any) -> list[InputTensor]:
     Args:
         structure: an ``InputTensor``, or lists, tuples and dictionaries of them; dictionaries go by sorted keys.
 
-    Example:
+    Examples:
         >>> tensor = InputTensor("x:0", (None, 4), "float32")
         >>> [leaf.name for leaf in named_leaves({"b": tensor, "a": tensor})]
         ['x_0', 'x_0_']
@@ -103,7 +103,7 @@ def unique_names(names: Iterable[str]) -> list[str]:
     Args:
         names: any text.
 
-    Example:
+    Examples:
         >>> unique_names(["my output", "my/output", ""])
         ['my_output', 'my_output_', '_']
     """
@@ -123,7 +123,7 @@ def structure_names(structure: Any, name: str = "output") -> list[str]:
         structure: tensors in lists, tuples and dictionaries.
         name: what a leaf without a key is called. Default: "output".
 
-    Example:
+    Examples:
         >>> structure_names({"mask": 0, "boxes": [0, 0]}), structure_names(0)
         (['boxes_0', 'boxes_1', 'mask'], ['output'])
     """

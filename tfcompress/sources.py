@@ -94,7 +94,7 @@ def open_source(
         TypeError: neither a model nor a path.
         ValueError: a signature for a Keras or PyTorch model, or PyTorch's options for another one.
 
-    Example:
+    Examples:
         >>> open_source("/no/such/model.keras")
         Traceback (most recent call last):
         ...

@@ -22,7 +22,7 @@ def substitute(model: Any) -> None:
     Args:
         model: the schema's object of a float ``.tflite`` file.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from tfcompress import flatbuffer, lowering
         >>> x = keras.Input((4,), name="x")

@@ -27,7 +27,7 @@ class TensorSummary:
         channel_axis: the axis that the scales belong to, None unless there are several.
         range: the lowest and the highest real number that the integers can stand for, None for a float tensor.
 
-    Example:
+    Examples:
         >>> print(TensorSummary("image", "int8", (None, 8, 8, 1), 0.0625, -128, 1, None, (0.0, 15.9375)))
         image int8 (any, 8, 8, 1), scale 0.0625, zero point -128
     """
@@ -143,7 +143,7 @@ def summarize_ops(model: Any) -> tuple[OpSummary, ...]:
 def layer_names(names: Sequence[str]) -> list[str]:
     """Returns short names: the first of several fused ones, without the scope that all share and without the op's word.
 
-    Example:
+    Examples:
         >>> layer_names(["net_1/stem_relu_1/Relu;net_1/stem_1/conv", "net_1/residual_1/Add", "Identity"])
         ['stem_relu', 'residual', 'Identity']
     """

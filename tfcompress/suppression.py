@@ -28,7 +28,7 @@ class Detections:
     Raises:
         ValueError: anchors have another shape, or a number lies outside of its range.
 
-    Example:
+    Examples:
         >>> Detections(np.array([[0.5, 0.5, 1.0, 1.0]]), classes=3)
         Detections(1 anchors, classes=3, most=50, least_score=0.05, overlap=0.5)
     """
@@ -74,7 +74,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, *, overlap: float = 0.5, mos
         overlap: in (0, 1]. Default: 0.5.
         most: how many stay at most. Default: all.
 
-    Example:
+    Examples:
         >>> boxes = np.array([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.9], [0.0, 2.0, 1.0, 3.0]])
         >>> suppress(boxes, np.array([0.8, 0.9, 0.1]))
         array([1, 2])
@@ -98,7 +98,7 @@ def detect(codes: np.ndarray, scores: np.ndarray, settings: Detections) -> tuple
         scores: (n, classes), in [0, 1]: the sigmoid of what the class head answers.
         settings: how.
 
-    Example:
+    Examples:
         >>> settings = Detections(np.array([[0.5, 0.5, 0.4, 0.4], [0.5, 0.5, 0.4, 0.39]]), classes=1)
         >>> boxes, classes, scores = detect(np.zeros((2, 4)), np.array([[0.9], [0.8]]), settings)
         >>> boxes.round(3), classes, scores

@@ -38,7 +38,7 @@ class Evidence:
         low: lowest value by input name.
         high: highest value by input name.
 
-    Example:
+    Examples:
         >>> evidence = Evidence()
         >>> evidence.add({"x": np.zeros((40, 3), np.float32)})
         >>> evidence.samples, evidence.distinct, evidence.high
@@ -135,7 +135,7 @@ def doubts(
         content: bytes of the float ``.tflite`` file, whose first layer is asked where the model has no BatchNormalization.
             Default: none.
 
-    Example:
+    Examples:
         >>> evidence = Evidence()
         >>> evidence.add({"x": np.ones((2, 3), np.float32)})
         >>> print(doubts(evidence))

@@ -37,7 +37,7 @@ def measurement_table(measurements: "Result | Iterable[Result]", *, width: int =
         measurements: one or several, or failures in their place.
         width: columns of the terminal, at least 80. Default: 80.
 
-    Example:
+    Examples:
         >>> from tfcompress.records import example_measurement
         >>> print(measurement_table(example_measurement()))
         model   accuracy     size     gzip  median ms    p90    p99  peak MB
@@ -82,7 +82,7 @@ def cell_len(text: str) -> int:
 def padded(text: str, width: int) -> str:
     """Returns a text filled with blanks: on the right, or on the left for a negative width.
 
-    Example:
+    Examples:
         >>> padded("a", 3), padded("a", -3)
         ('a  ', '  a')
     """
@@ -179,7 +179,7 @@ def csv_text(measurements: "Result | Iterable[Result]") -> str:
     Args:
         measurements: one or several, or failures in their place.
 
-    Example:
+    Examples:
         >>> from tfcompress.records import example_measurement
         >>> csv_text(example_measurement()).splitlines()[1][:32]
         'digits.tflite,int8,local,example'
@@ -220,7 +220,7 @@ def csv_row(result: Any) -> dict[str, Any]:
 def size_text(size_bytes: int) -> str:
     """Returns a file size in kB, from a million bytes on in MB (powers of 1000).
 
-    Example:
+    Examples:
         >>> size_text(98_512), size_text(3_978_596), size_text(13_978_596)
         ('98.5 kB', '3.98 MB', '14.0 MB')
     """
@@ -232,7 +232,7 @@ def size_text(size_bytes: int) -> str:
 def milliseconds_text(milliseconds: float) -> str:
     """Returns a time with three decimals below 100 ms, one below a second and none above.
 
-    Example:
+    Examples:
         >>> milliseconds_text(0.3021), milliseconds_text(123.45), milliseconds_text(1234.56)
         ('0.302', '123.5', '1235')
     """
@@ -244,7 +244,7 @@ def milliseconds_text(milliseconds: float) -> str:
 def shortened(name: str, length: int) -> str:
     """Returns ``name`` with its middle replaced by an ellipsis if it is longer than ``length``.
 
-    Example:
+    Examples:
         >>> shortened("mobilenet_v2_pruned_int8.tflite", 20)
         'mobilenet_…t8.tflite'
     """

@@ -43,7 +43,7 @@ class Target:
     Raises:
         ValueError: an unknown type, or types that do not go together.
 
-    Example:
+    Examples:
         >>> older_runtime = dataclasses.replace(TARGETS["cpu-int8"], name="older", per_channel_dense=False)
         >>> older_runtime.integer, older_runtime.per_channel_dense
         (True, False)
@@ -162,7 +162,7 @@ def resolve(target: "str | Target") -> Target:
         ValueError: an unknown name; the message lists the known ones and the nearest.
         TypeError: neither a name nor a ``Target``.
 
-    Example:
+    Examples:
         >>> resolve("cpu-int8").input_type
         'int8'
         >>> resolve("cpu-int")

@@ -29,7 +29,7 @@ class TensorInfo:
         zero_point: the integer that stands for 0.
         index: the tensor's number in the file.
 
-    Example:
+    Examples:
         >>> print(TensorInfo("image", (None, 8, 8, 1), np.dtype(np.int8), 0.0625, -128, index=0))
         image int8 (any, 8, 8, 1), scale 0.0625, zero point -128
     """
@@ -54,7 +54,7 @@ class TensorInfo:
     def to_json(self) -> dict[str, Any]:
         """Returns the description as plain JSON values.
 
-        Example:
+        Examples:
             >>> info = TensorInfo("x", (None, 3), np.dtype(np.int8), 0.5, 1, index=0)
             >>> TensorInfo.from_json(info.to_json()) == info
             True
@@ -75,7 +75,7 @@ class TensorInfo:
 def check_shape(array: np.ndarray, info: TensorInfo, place: str) -> None:
     """Refuses an array that is not a batch of what the input takes with a ``DataError``.
 
-    Example:
+    Examples:
         >>> check_shape(np.zeros((5, 8)), TensorInfo("x", (1, 8), np.dtype(np.float32), None, 0, 0), "m.tflite")
     """
     sample = array.shape[1:]
@@ -90,7 +90,7 @@ def check_shape(array: np.ndarray, info: TensorInfo, place: str) -> None:
 def tensor_info(name: str, detail: Mapping[str, Any]) -> TensorInfo:
     """Returns what LiteRT's dictionary says about one tensor; a scale of 0 there means not quantized.
 
-    Example:
+    Examples:
         >>> detail = {"index": 3, "shape": [1, 4], "shape_signature": [-1, 4], "dtype": np.int8, "quantization": (0.5, 1)}
         >>> print(tensor_info("scores", detail))
         scores int8 (any, 4), scale 0.5, zero point 1
@@ -119,7 +119,7 @@ def to_raw(values: np.ndarray, info: TensorInfo) -> np.ndarray:
     Raises:
         DataError: NaN for a quantized input, or a number that an integer input which is not quantized cannot hold.
 
-    Example:
+    Examples:
         >>> to_raw(np.array([[-1.0, 0.0, 99.0]]), TensorInfo("x", (1, 3), np.dtype(np.int8), 0.5, 0, index=0))
         array([[ -2,   0, 127]], dtype=int8)
     """
@@ -143,7 +143,7 @@ def to_raw(values: np.ndarray, info: TensorInfo) -> np.ndarray:
 def from_raw(values: np.ndarray, info: TensorInfo) -> np.ndarray:
     """Returns what the output holds as real numbers: float32 where it is quantized, unchanged otherwise.
 
-    Example:
+    Examples:
         >>> from_raw(np.array([[127]], np.int8), TensorInfo("y", (1, 1), np.dtype(np.int8), 0.5, 1, index=0))
         array([[63.]], dtype=float32)
     """

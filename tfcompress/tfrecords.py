@@ -41,7 +41,7 @@ class Feature:
     Raises:
         ValueError: an unknown kind.
 
-    Example:
+    Examples:
         >>> Feature("image/encoded", "image").kind
         'image'
     """
@@ -72,7 +72,7 @@ def read_feature_map(source: str | os.PathLike | Mapping[str, Any]) -> dict[str,
     Raises:
         DataError: the file is missing, not JSON or YAML, or says something else.
 
-    Example:
+    Examples:
         >>> read_feature_map({"x": "values", "image": {"feature": "png", "kind": "image"}})["x"]
         Feature(feature='values', kind='values', dtype=None, shape=None)
     """

@@ -47,7 +47,7 @@ class Tokenizer:
         ValueError: an unknown unit, no length, or a vocabulary that does not start with the reserved lines or repeats
             itself.
 
-    Example:
+    Examples:
         >>> tokenizer = Tokenizer.learned_from(["Call 0800 now!", "call me now"], size=6, length=6)
         >>> tokenizer.vocabulary
         ('<end>', '<unknown>', 'call', 'now', '!', '0000')
@@ -91,7 +91,7 @@ class Tokenizer:
     def split(self, text: str) -> list[str]:
         """Returns the tokens of a text.
 
-        Example:
+        Examples:
             >>> Tokenizer(RESERVED).split("Don't pay £25!")
             ["don't", 'pay', '£', '00', '!']
         """
@@ -115,7 +115,7 @@ class Tokenizer:
     def text(self, ids: Iterable[int]) -> str:
         """Returns the tokens of ids up to the first 0, words with blanks between them.
 
-        Example:
+        Examples:
             >>> Tokenizer((*RESERVED, "a", "b"), unit="character").text([2, 3, 0, 2])
             'ab'
         """
@@ -145,7 +145,7 @@ class Tokenizer:
         Raises:
             DataError: the file cannot be read, or is no vocabulary.
 
-        Example:
+        Examples:
             >>> import tempfile
             >>> first = Tokenizer.learned_from(["to be or not to be"], size=4)
             >>> Tokenizer.load(first.save(Path(tempfile.mkdtemp()) / "vocabulary.txt")) == first

@@ -109,7 +109,7 @@ def detect(path: str | os.PathLike) -> TorchKind | None:
         "pt2" for ``torch.export.save``, "torchscript" for ``torch.jit.save`` and PyTorch Mobile's ``.ptl``, "pickle" for
         ``torch.save``.
 
-    Example:
+    Examples:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "traced.pt"
         >>> with zipfile.ZipFile(path, "w") as archive:

@@ -59,7 +59,7 @@ def is_torch(model: Any) -> bool:
     Args:
         model: any object or a path.
 
-    Example:
+    Examples:
         >>> is_torch("model.keras")
         False
     """
@@ -342,7 +342,7 @@ def _fixed_batch(program: Any) -> int | None:
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message with a full stop, or its type's name.
 
-    Example:
+    Examples:
         >>> first_line(ValueError("Constraints violated!\\nFor more information ..."))
         'Constraints violated.'
     """
@@ -354,7 +354,7 @@ def first_line(error: BaseException) -> str:
 def rewrite_advice(error: BaseException) -> str:
     """Returns how to write a branch or a loop that depends on data so that it can be converted; "" for other errors.
 
-    Example:
+    Examples:
         >>> rewrite_advice(RuntimeError("Lowering not found: cond"))[:61]
         'Branches and loops that depend on data cannot be converted: w'
         >>> rewrite_advice(RuntimeError("Lowering not found: aten.foo"))

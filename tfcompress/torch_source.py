@@ -65,7 +65,7 @@ def lower_torch(
         ConversionError: the model cannot be exported or expressed in TFLite's ops, or a weight is not finite.
         TypeError: not a PyTorch model.
 
-    Example:
+    Examples:
         >>> import tfcompress.torch_source as torch_source
         >>> torch_source.is_torch("model.keras")
         False

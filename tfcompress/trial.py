@@ -30,7 +30,7 @@ class Trial:
         refusal: why it does not run, in one line; None for a file that ran.
         delegate_nodes: how many parts of the graph XNNPACK took over; 0 for a file that did not run.
 
-    Example:
+    Examples:
         >>> print(Trial("ai-edge-litert 2.3.0", None, 1))
         runs on ai-edge-litert 2.3.0, XNNPACK takes over 1 part
     """
@@ -85,7 +85,7 @@ def attempt(request: Mapping[str, Any]) -> dict[str, Any]:
 def first_reason(text: str) -> str:
     """Returns LiteRT's message up to where it repeats itself, which it does tensor by tensor, with spaces after stops.
 
-    Example:
+    Examples:
         >>> first_reason("axis must be in range. Was 3.Tensor 33 is invalid.axis must be in range. Was 3.Tensor 36")
         'axis must be in range. Was 3. Tensor 33 is invalid.'
     """

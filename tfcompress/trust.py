@@ -128,7 +128,7 @@ def uses_tfmot(config: Any) -> bool:
     Args:
         config: what ``read_config`` returned.
 
-    Example:
+    Examples:
         >>> uses_tfmot({"class_name": "Sequential", "config": {"layers": [{"class_name": "PruneLowMagnitude"}]}})
         True
     """
@@ -150,7 +150,7 @@ def check_config(config: Any, place: str, known: Collection[str]) -> None:
     Raises:
         ModelError: a Lambda, a function of the author's, a call that reaches for files, or an unknown custom object.
 
-    Example:
+    Examples:
         >>> check_config({"class_name": "Bidirectional", "config": {"layer": {"class_name": "Lambda"}}}, "m.h5", ())
         Traceback (most recent call last):
         ...

@@ -33,7 +33,7 @@ class Truth:
         y: classes of shape (n,), values of shape (n, ...), or "boxes" and "classes"; each with n as its first axis.
         sha256: the hash of both.
 
-    Example:
+    Examples:
         >>> load_truth((np.zeros((3, 2)), np.array([0, 2, 1])), [InputSpec("x", (None, 2), np.float32)], "classes").samples
         3
     """
@@ -72,7 +72,7 @@ def load_truth(
     Raises:
         DataError: the source is missing, malformed, or does not fit the model.
 
-    Example:
+    Examples:
         >>> spec = InputSpec("x", (None, 2), np.float32)
         >>> load_truth(np.ones((3, 2)), [spec], "values").y.shape
         (3, 2)

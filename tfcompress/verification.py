@@ -29,7 +29,7 @@ def parity_samples(shapes: Sequence[tuple[int | None, ...]]) -> int:
     Args:
         shapes: the inputs' shapes with their batch axis; None for a dynamic axis.
 
-    Example:
+    Examples:
         >>> parity_samples([(None, 28, 28, 1)]), parity_samples([(None, 224, 224, 3)])
         (32, 9)
     """

@@ -29,7 +29,7 @@ def after_schedule(callback: keras.callbacks.Callback) -> "AfterSchedule":
     Raises:
         TypeError: something else.
 
-    Example:
+    Examples:
         >>> stop = after_schedule(keras.callbacks.EarlyStopping("loss", patience=3, restore_best_weights=True))
         >>> type(stop.inner).__name__
         'EarlyStopping'

@@ -83,7 +83,7 @@ def write(
         DataError: the samples do not fit the inputs.
         OutputError: the folder exists, holds other files, or cannot be written.
 
-    Example:
+    Examples:
         >>> content = Path("models/digits/digits_int8.tflite").read_bytes()
         >>> folder = Path(tempfile.mkdtemp()) / "digits"
         >>> [path.name for path in write(content, folder, source="digits.keras", target="cpu-int8")][:3]
@@ -136,7 +136,7 @@ def write(
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Refuses with an ``OutputError`` a place where no bundle may be written; call it before long work starts.
 
-    Example:
+    Examples:
         >>> check_folder(Path("/no/such/parent/bundle"), overwrite=False)
         Traceback (most recent call last):
         ...

@@ -17,7 +17,7 @@ def array_files(content: bytes, sha256: str) -> dict[str, str]:
         content: the bytes of the file.
         sha256: their hash, 64 hexadecimal digits.
 
-    Example:
+    Examples:
         >>> print(array_files(b"TFL3", "0" * 64)["model.cc"].splitlines()[-2])
             0x54,0x46,0x4c,0x33,
     """

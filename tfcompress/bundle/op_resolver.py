@@ -30,7 +30,7 @@ def resolver_code(ops: Iterable[str], *, name: str = "resolver") -> str:
     Raises:
         ValueError: TFLite Micro has no such operator.
 
-    Example:
+    Examples:
         >>> print(resolver_code(["FULLY_CONNECTED", "CONV_2D", "CONV_2D"]))
         tflite::MicroMutableOpResolver<2> resolver;
         resolver.AddConv2D();

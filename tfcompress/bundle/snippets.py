@@ -15,7 +15,7 @@ __all__ = ["describe", "kotlin_text", "plain", "render"]
 def describe(info: TensorInfo) -> dict[str, Any]:
     """Returns one tensor as the templates read it; scale None for one that is not quantized.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> tensor = describe(TensorInfo("x", (None, 2), np.dtype(np.int8), 0.5, -1, index=3))
         >>> tensor["shape"], tensor["scale"], tensor["lowest"], tensor["highest"]
@@ -39,7 +39,7 @@ def describe(info: TensorInfo) -> dict[str, Any]:
 def plain(text: str) -> str:
     """Returns one line of text that ends no comment, docstring or table cell.
 
-    Example:
+    Examples:
         >>> plain('a|b\\n*/ <b> \\"\\"\\"')
         "a/b * / (b) '''"
     """
@@ -51,7 +51,7 @@ def plain(text: str) -> str:
 def kotlin_text(text: str) -> str:
     """Returns ``text`` as a Kotlin string literal.
 
-    Example:
+    Examples:
         >>> print(kotlin_text('cost "$x"'))
         "cost \\"\\u0024x\\""
     """

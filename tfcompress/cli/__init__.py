@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "tfcompress")
         arguments: the command's name and its flags. Default: those of the process.
         program: how messages name the program. Default: "tfcompress".
 
-    Example:
+    Examples:
         >>> main(["convrt"])
         2
     """
@@ -62,7 +62,7 @@ def guarded(command: Callable[..., int], arguments: Sequence[str], *, program: s
         arguments: its flags; ``--debug`` among them lets tracebacks through.
         program: how messages name the program.
 
-    Example:
+    Examples:
         >>> guarded(lambda arguments, program: 0, [], program="example")
         0
     """

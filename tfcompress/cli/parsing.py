@@ -76,7 +76,7 @@ def check_report(path: str | None) -> None:
     Raises:
         UsageError: it ends in none of .html, .htm, .json and .txt.
 
-    Example:
+    Examples:
         >>> check_report("account.html")
     """
     if path and Path(path).suffix.lower() not in _REPORTS:
@@ -89,7 +89,7 @@ def parse_shapes(entries: Sequence[str]) -> dict[str, tuple[int | None, ...]] | 
     Raises:
         UsageError: an entry is malformed.
 
-    Example:
+    Examples:
         >>> parse_shapes(["image:1,any,any,3"])
         {'image': (1, None, None, 3)}
     """
@@ -111,7 +111,7 @@ def parse_overrides(entries: Sequence[str]) -> list[tuple[str, str]]:
     Raises:
         UsageError: an entry is malformed.
 
-    Example:
+    Examples:
         >>> parse_overrides(["*logits*=percentile"])
         [('*logits*', 'percentile')]
     """

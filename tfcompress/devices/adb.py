@@ -61,7 +61,7 @@ class Listed(NamedTuple):
 def listed(text: str) -> list[Listed]:
     """Returns the phones in what ``adb devices -l`` prints.
 
-    Example:
+    Examples:
         >>> listed("List of devices attached\\nemulator-5554  device product:sdk model:Pixel_7 transport_id:1\\nX1  offline\\n")
         [Listed(serial='emulator-5554', state='device', model='Pixel 7'), Listed(serial='X1', state='offline', model='')]
     """
@@ -235,7 +235,7 @@ def described(fields: Mapping[str, str], heat: list[int]) -> dict[str, str]:
         fields: its properties, and the lines of ``dumpsys battery`` with "battery." before them.
         heat: of its thermal zones, in thousandths of a degree, or in degrees.
 
-    Example:
+    Examples:
         >>> described({"model": "Pixel 7", "battery.level": "81", "battery.temperature": "284"}, [31000])
         {'model': 'Pixel 7', 'battery': '81 %', 'battery temperature': '28.4 °C', 'temperature': '31.0 °C'}
     """

@@ -40,7 +40,7 @@ class Ssh:
         user: None leaves it to that configuration. Default: None.
         port: likewise. Default: None.
 
-    Example:
+    Examples:
         >>> print(Ssh("raspberrypi.local", user="pi"))
         ssh://pi@raspberrypi.local
     """
@@ -103,7 +103,7 @@ def parse(name: str) -> Address:
     Raises:
         ValueError: the name has another form.
 
-    Example:
+    Examples:
         >>> parse("ssh://pi@192.168.0.7:2222")
         Ssh(host='192.168.0.7', user='pi', port=2222)
         >>> parse("ethos-u55-127")

@@ -276,7 +276,7 @@ def describe_model(model: Model) -> dict[str, Any]:
 def random_input(info: TensorInfo, generator: np.random.Generator) -> np.ndarray:
     """Returns one block for an input, in its own dtype; axes of free length get length 1.
 
-    Example:
+    Examples:
         >>> info = TensorInfo("x", (None, 3), np.dtype(np.float32), None, 0, index=0)
         >>> random_input(info, np.random.default_rng(0)).round(2)
         array([[0.64, 0.27, 0.04]], dtype=float32)

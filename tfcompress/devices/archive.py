@@ -22,7 +22,7 @@ OWN = ("devices/__init__.py", "devices/boarding.py")
 def contents() -> dict[str, str]:
     """Returns the source of every file in the archive by its name.
 
-    Example:
+    Examples:
         >>> sorted(contents())[:2]
         ['__main__.py', 'tfcompress/__init__.py']
     """
@@ -35,7 +35,7 @@ def contents() -> dict[str, str]:
 def build() -> bytes:
     """Returns the archive; the same sources give the same bytes.
 
-    Example:
+    Examples:
         >>> build()[:2], build() == build()
         (b'PK', True)
     """
@@ -49,7 +49,7 @@ def build() -> bytes:
 def sha256() -> str:
     """Returns the archive's SHA-256 in hexadecimal digits.
 
-    Example:
+    Examples:
         >>> len(sha256())
         64
     """

@@ -43,7 +43,7 @@ def summary_of(text: str, place: str) -> dict[str, float]:
     Raises:
         DeviceError: it holds no summary, so the program did not come to its end.
 
-    Example:
+    Examples:
         >>> text = '''count=9 first=91020 curr=55300 min=54900 max=91020 avg=60125.5 std=11800
         ... count=20 first=31500 curr=30900 min=30718 max=36410 avg=31118.1 std=1323 p5=30720 median=30950 p95=33000
         ... Inference timings in us: Init: 21432, First inference: 91020, Warmup (avg): 60125.5, Inference (avg): 31118.1'''
@@ -76,7 +76,7 @@ def check_accelerator(text: str, accelerator: str, place: str) -> None:
         accelerator: "cpu", "gpu" or "npu".
         place: how messages name the device.
 
-    Example:
+    Examples:
         >>> check_accelerator("Though GPU delegate is explicitly applied, the model graph will not be", "gpu", "adb://X1")
         Traceback (most recent call last):
         ...
@@ -124,7 +124,7 @@ def latency_of(text: str, place: str, *, warmup_runs: int) -> tuple[dict[str, An
 def delegate_nodes(text: str) -> int | None:
     """Returns how many parts of the graph a delegate took over, None where the program does not tell.
 
-    Example:
+    Examples:
         >>> delegate_nodes("INFO: Replacing 29 out of 31 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 2 partitions")
         2
     """
@@ -135,7 +135,7 @@ def delegate_nodes(text: str) -> int | None:
 def peak_bytes(text: str) -> int | None:
     """Returns the memory that the program says it needed, None without a word of it.
 
-    Example:
+    Examples:
         >>> peak_bytes("Memory footprint delta from the start of the tool (MB): init=2.5 overall=7.5")
         7864320
     """
@@ -155,7 +155,7 @@ def profile_of(table: str, *, plain_ms: float, runs: int, place: str) -> Profile
     Raises:
         DeviceError: the file holds no op.
 
-    Example:
+    Examples:
         >>> table = '''Operator-wise Profiling Info for Regular Benchmark Runs:
         ... ============================== Run Order ==============================
         ... node type, first, avg_ms, %, cdf%, mem KB, times called, name

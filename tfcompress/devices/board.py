@@ -262,7 +262,7 @@ def kind_of(line: str) -> str:
     Args:
         line: "machine", what ``uname -m`` says, and what the kernel says of itself (Linux 6.1 and later).
 
-    Example:
+    Examples:
         >>> kind_of("machine aarch64 aarch64"), kind_of("machine aarch64 x86_64"), kind_of("machine armv7l")
         ('measured', 'emulated', 'measured')
     """
@@ -274,7 +274,7 @@ def kind_of(line: str) -> str:
 def sha256_of(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal digits.
 
-    Example:
+    Examples:
         >>> sha256_of(Path("/dev/null"))[:8]
         'e3b0c442'
     """

@@ -138,7 +138,7 @@ class Compiled:
 def place(names: Any, name: str, otherwise: int) -> int:
     """Returns where a name stands in a list, or the given place if it is not there.
 
-    Example:
+    Examples:
         >>> place(["a", "b"], "b", 0), place(["a", "b"], "x", 0)
         (1, 0)
     """
@@ -148,7 +148,7 @@ def place(names: Any, name: str, otherwise: int) -> int:
 def reason(error: Exception) -> str:
     """Returns the last telling line of LiteRT's error, which is a tree of source files with the reason at its end.
 
-    Example:
+    Examples:
         >>> reason(RuntimeError("ERROR: [a.h:1]\\n└ Some ops are not accelerated."))
         'Some ops are not accelerated.'
     """

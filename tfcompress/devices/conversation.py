@@ -52,7 +52,7 @@ class Ended(NamedTuple):
 def last_line(text: str) -> str:
     """Returns the last line with something in it, shortened and without a full stop.
 
-    Example:
+    Examples:
         >>> last_line("one\\ntwo.\\n\\n")
         'two'
     """
@@ -80,7 +80,7 @@ def command(
     Raises:
         DeviceError: there is no such program.
 
-    Example:
+    Examples:
         >>> command(["echo", "hello"], timeout_seconds=10).output
         b'hello\\n'
     """
@@ -229,7 +229,7 @@ class Conversation:
 def parsed(line: bytes) -> dict[str, Any]:
     """Returns a line as a JSON object; an empty one for what a native library printed.
 
-    Example:
+    Examples:
         >>> parsed(b'{"a": 1}'), parsed(b"INFO: hello")
         ({'a': 1}, {})
     """
@@ -252,7 +252,7 @@ def checked_answer(answer: Mapping[str, Any], sha256: Mapping[str, str], *, plac
         TfcompressError: the answer is an error, of the same class.
         DeviceError: the answer has no end marker, or is about other files.
 
-    Example:
+    Examples:
         >>> checked_answer({"complete": True, "sha256": {"model": "ab"}}, {"model": "cd"}, place="ssh://pi@board")
         Traceback (most recent call last):
         ...

@@ -118,7 +118,7 @@ def describe(channel: Channel, folder: str, found: Sequence[Python]) -> str:
 def best(found: Sequence[Python]) -> Python | None:
     """Returns the newest Python that a runtime exists for; None without one.
 
-    Example:
+    Examples:
         >>> best([Python("/usr/bin/python3", (3, 8), frozenset(), "aarch64", "glibc-2.31")]) is None
         True
     """
@@ -132,7 +132,7 @@ def install_line(python: Python, folder: str) -> str:
         python: which one there.
         folder: the cache folder.
 
-    Example:
+    Examples:
         >>> install_line(Python("/usr/bin/python3", (3, 9), frozenset(), "armv7l", "glibc-2.31"), "/home/pi/.cache/tfcompress")
         '/usr/bin/python3 -m venv /home/pi/.cache/tfcompress/venv && /home/pi/.cache/tfcompress/venv/bin/pip install tflite-runtime "numpy<2"'
     """
@@ -226,7 +226,7 @@ def download(python: Python, folder: Path) -> list[Path]:
 def platforms(python: Python) -> list[str]:
     """Returns the platform tags of wheels that run on a device, the newest first.
 
-    Example:
+    Examples:
         >>> platforms(Python("python3", (3, 11), frozenset(), "aarch64", "glibc-2.28"))[:2]
         ['manylinux_2_28_aarch64', 'manylinux_2_27_aarch64']
     """

@@ -239,7 +239,7 @@ def fallbacks(text: str) -> list[Fallback]:
     Args:
         text: its output.
 
-    Example:
+    Examples:
         >>> fallbacks('''Warning (supported operators) operator: SOFTMAX, ofm: 'Identity'
         ... Reason: Operation has tensor with unsupported DataType Float32 (model/dense)
         ... Feature-map dataTypes must be one of {"INT8"}''')

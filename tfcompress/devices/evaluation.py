@@ -26,7 +26,7 @@ Arrays = Mapping[str, np.ndarray]
 def worker_count(workers: int, threads: int, blocks: int) -> int:
     """Returns how many workers share the blocks: as many as cores hold their threads, unless a number was asked for.
 
-    Example:
+    Examples:
         >>> worker_count(3, 1, 100), worker_count(3, 1, 2)
         (3, 2)
     """

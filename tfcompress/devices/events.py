@@ -134,7 +134,7 @@ def profile_of(
         plain_ms: average time of one inference without the profiler, of the fastest quarter as well.
         xnnpack: whether XNNPACK was allowed. Default: True.
 
-    Example:
+    Examples:
         >>> run = [Event(1, "Invoke", 0, 1000), Event(8, "Convolution", 0, 900), Event(2, "SOFTMAX", 1, 50)]
         >>> operations = [{"op": "CONV_2D", "dtypes": ["int8"]}, {"op": "SOFTMAX", "dtypes": ["int8"]}]
         >>> profile = profile_of(run + run, operations, plain_ms=0.98)
@@ -161,7 +161,7 @@ def profile_of(
 def split_runs(events: Sequence[Event]) -> list[list[Event]]:
     """Returns the events run by run, that of the whole first.
 
-    Example:
+    Examples:
         >>> [len(run) for run in split_runs([Event(1, "Invoke", 0, 9), Event(2, "ADD", 0, 5), Event(1, "Invoke", 0, 9)])]
         [2, 1]
     """
@@ -193,7 +193,7 @@ def located(run: Sequence[Event]) -> Iterator[tuple[tuple[int | None, int, str],
 def counted(runs: int) -> int:
     """Returns how many of the runs count.
 
-    Example:
+    Examples:
         >>> counted(50), counted(1)
         (13, 1)
     """
@@ -203,7 +203,7 @@ def counted(runs: int) -> int:
 def mean_of_fastest(times: Sequence[float]) -> float:
     """Returns the mean of the fastest quarter of some times.
 
-    Example:
+    Examples:
         >>> mean_of_fastest([4.0, 1.0, 2.0, 9.0, 3.0])
         1.5
     """
@@ -220,7 +220,7 @@ def reason_off(operations: Sequence[dict[str, Any]], node: int, op: str, *, xnnp
         op: its name.
         xnnpack: whether XNNPACK was allowed. Default: True.
 
-    Example:
+    Examples:
         >>> reason_off([{"op": "CAST", "dtypes": ["int32"]}], 0, "CAST")
         'XNNPACK has no kernel for it'
         >>> reason_off([], 0, "ADD", xnnpack=False)

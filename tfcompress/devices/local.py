@@ -30,7 +30,7 @@ class LocalDevice:
         name: "local".
         kind: "measured".
 
-    Example:
+    Examples:
         >>> LocalDevice().run({"kind": "latency"}, {"model": Path("gone.tflite")}, {})
         Traceback (most recent call last):
         ...
@@ -191,7 +191,7 @@ def answer_of(lines: list[str], code: int, place: str, said: str) -> dict[str, A
     Raises:
         TfcompressError: the answer is an error, or there is none.
 
-    Example:
+    Examples:
         >>> answer_of(['{"complete": true, "a": 1}'], 0, "m.tflite", "")
         {'complete': True, 'a': 1}
     """

@@ -30,7 +30,7 @@ RUNTIMES = ("ai-edge-litert", "ai-edge-litert-nightly", "tflite-runtime")
 class Watch:
     """Looks at the machine when it is made, and again for ``noise``.
 
-    Example:
+    Examples:
         >>> Watch().noise([1.0, 1.0, 1.0]).spread
         0.0
     """
@@ -103,7 +103,7 @@ def resident_bytes(*, peak: bool = False) -> int | None:
     Args:
         peak: the largest so far instead of the present one. Default: False.
 
-    Example:
+    Examples:
         >>> resident_bytes() is None or resident_bytes() > 0
         True
     """
@@ -127,7 +127,7 @@ def peak_of_unix() -> int | None:
 def usable_cores() -> int:
     """Returns how many processors this process may use.
 
-    Example:
+    Examples:
         >>> usable_cores() >= 1
         True
     """
@@ -154,7 +154,7 @@ def pin(cpus: Sequence[int]) -> None:
 def describe_device(name: str = "local") -> DeviceInfo:
     """Returns what this machine says about itself, without its name on the network.
 
-    Example:
+    Examples:
         >>> describe_device().cores >= 1
         True
     """
@@ -188,7 +188,7 @@ def runtime() -> str:
 def cpu_model() -> str:
     """Returns the processor's name: ``model name`` on x86, the board's ``Model`` on ARM, else the architecture.
 
-    Example:
+    Examples:
         >>> cpu_model() != ""
         True
     """

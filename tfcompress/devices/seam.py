@@ -33,7 +33,7 @@ def resolve(
     Raises:
         ValueError: the name is unknown, or the device has no use for ``benchmark_model``.
 
-    Example:
+    Examples:
         >>> resolve("ssh://pi@raspberrypi.local").name
         'ssh://pi@raspberrypi.local'
     """
@@ -70,7 +70,7 @@ def resolve(
 def same_machine(name: str) -> str:
     """Returns a key that two names share if their devices are one machine, which then measures one after the other.
 
-    Example:
+    Examples:
         >>> same_machine("tflm") == same_machine("local"), same_machine("ssh://a") == same_machine("ssh://b")
         (True, False)
     """
@@ -90,7 +90,7 @@ def open_cache(name: str) -> "Iterator[Board]":
     Raises:
         ValueError: the name is unknown, or the device keeps no files.
 
-    Example:
+    Examples:
         >>> with open_cache("local"):
         ...     pass
         Traceback (most recent call last):

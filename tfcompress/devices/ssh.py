@@ -45,7 +45,7 @@ REASONS = (
 def client_command() -> list[str]:
     """Returns the client with its first arguments: the variable ``TFCOMPRESS_SSH``, or plain ``ssh``.
 
-    Example:
+    Examples:
         >>> client_command()
         ['ssh']
     """
@@ -156,7 +156,7 @@ class SshChannel:
 def login_line(address: Ssh, program: str = "ssh") -> str:
     """Returns the line that logs in there.
 
-    Example:
+    Examples:
         >>> login_line(Ssh("board", user="pi", port=2222))
         'ssh -p 2222 pi@board'
     """
@@ -171,7 +171,7 @@ def reason(ended: Ended, address: Ssh) -> str:
         ended: how it ended.
         address: where it should have gone.
 
-    Example:
+    Examples:
         >>> reason(Ended(255, b"", "pi@board: Permission denied (publickey)."), Ssh("board", user="pi"))
         'it accepts none of your keys (pi@board: Permission denied (publickey)). Bring one there: ssh-copy-id pi@board'
     """

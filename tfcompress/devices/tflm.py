@@ -110,7 +110,7 @@ class TflmDevice:
 def arena_bytes(text: str) -> dict[str, int]:
     """Returns the arena's size in what ``print_allocations`` writes: all of it, its head, its tail, and what suffices.
 
-    Example:
+    Examples:
         >>> arena_bytes("[RecordingMicroAllocator] Arena allocation total 100 bytes")
         {'total': 100, 'arena': 176}
     """

@@ -39,7 +39,7 @@ Run = Callable[[], object]
 def time_once(run: Run) -> float:
     """Returns how long one call takes, in milliseconds.
 
-    Example:
+    Examples:
         >>> time_once(list) >= 0
         True
     """
@@ -59,7 +59,7 @@ def warm_up(runs: Sequence[Run], count: int | None) -> tuple[int, bool | None]:
     Returns:
         How often each ran, and whether the times had settled; None where a number was asked for.
 
-    Example:
+    Examples:
         >>> warm_up([list], 3)
         (3, None)
     """
@@ -84,7 +84,7 @@ def time_in_turns(runs: Sequence[Run], count: int) -> list[list[float]]:
         runs: what to run.
         count: rounds, at least 1; the first is finished whatever happens.
 
-    Example:
+    Examples:
         >>> [len(times) for times in time_in_turns([list, dict], 3)]
         [3, 3]
     """

@@ -77,7 +77,7 @@ def _as_stored(tensor: Any, values: np.ndarray) -> np.ndarray:
 def on_grid(values: np.ndarray, pair: tuple[float, float] | None) -> np.ndarray:
     """Returns what is left of ``values`` in an int8 tensor with the range ``pair``; unchanged for None.
 
-    Example:
+    Examples:
         >>> on_grid(np.array([0.0, 0.6, 300.0]), (0.0, 255.0)).tolist()
         [0.0, 1.0, 255.0]
     """

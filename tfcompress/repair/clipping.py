@@ -38,7 +38,7 @@ def search_clips(
     Returns:
         The clip values and their errors relative to the error without clipping, each (G, O), float64.
 
-    Example:
+    Examples:
         >>> weights = np.array([[[1.0] + [0.004] * 500]])  # one outlier; 0.004 lies halfway between two steps
         >>> clips, ratios = search_clips(weights, np.array([[0.001] + [1.0] * 500]))
         >>> bool(clips[0, 0] < 1.0), bool(ratios[0, 0] < 1.0)

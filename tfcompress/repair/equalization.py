@@ -67,7 +67,7 @@ def balance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         first: range of each channel before, (C,), not negative.
         second: range of what reads it, (C,), not negative.
 
-    Example:
+    Examples:
         >>> balance(np.array([8.0, 0.5, 0.0]), np.array([2.0, 2.0, 1.0])).tolist()
         [2.0, 0.5, 2.5]
 

@@ -142,7 +142,7 @@ def check_methods(methods: Sequence[str] | Literal["auto"]) -> tuple[str, ...]:
     Raises:
         ValueError: an unknown name, or none.
 
-    Example:
+    Examples:
         >>> check_methods(["bias", "equalization"])
         ('equalization', 'bias')
     """

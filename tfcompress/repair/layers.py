@@ -52,7 +52,7 @@ class Layer:
         is_same: whether the input is padded so that the output keeps its size.
         activation: number of the fused activation in the schema.
 
-    Example:
+    Examples:
         >>> Layer(0, "FULLY_CONNECTED", "y", 0, 3, 1, 2, (10, 64)).matrix(np.zeros((10, 64))).shape
         (1, 10, 64)
     """
@@ -153,7 +153,7 @@ def scales_of(matrix: np.ndarray, *, per_channel: bool, largest: int = 127) -> n
     Returns:
         (G, O, 1) float64, above 0; 1 where all weights are 0.
 
-    Example:
+    Examples:
         >>> scales_of(np.array([[[1.0, -2.54], [0.0, 1.27]]]), per_channel=True).ravel().tolist()
         [0.02, 0.01]
     """
@@ -244,7 +244,7 @@ def patches(layer: Layer, values: np.ndarray, *, positions: int, seed: int = 0) 
         positions: largest number of output positions of a sample; the same ones for all samples.
         seed: which positions. Default: 0.
 
-    Example:
+    Examples:
         >>> layer = Layer(0, "CONV_2D", "y", 0, 3, 1, 2, (8, 3, 3, 2), is_same=True)
         >>> patches(layer, np.ones((4, 5, 5, 2)), positions=10).shape
         (1, 40, 18)
@@ -264,7 +264,7 @@ def patches(layer: Layer, values: np.ndarray, *, positions: int, seed: int = 0) 
 def mean_patch(layer: Layer, values: np.ndarray) -> np.ndarray:
     """Returns the mean of all patches over samples and positions: (G, K) float64.
 
-    Example:
+    Examples:
         >>> layer = Layer(0, "CONV_2D", "y", 0, 3, 1, 2, (8, 1, 1, 2))
         >>> mean_patch(layer, np.arange(8.0).reshape(1, 2, 2, 2)).tolist()
         [[3.0, 4.0]]

@@ -28,7 +28,7 @@ class Moments:
         cross: B, (G, O, K) float64, likewise.
         constant: c, (G, O) float64, likewise.
 
-    Example:
+    Examples:
         >>> moments = Moments(np.eye(2)[None], np.zeros((1, 1, 2)), np.zeros((1, 1)))
         >>> moments.error(np.array([[[3.0, 4.0]]])).tolist()
         [[25.0]]

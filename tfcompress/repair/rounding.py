@@ -66,7 +66,7 @@ def choose_rounding(
     Returns:
         (G, O, K) float64 of whole numbers in [-most, most].
 
-    Example:
+    Examples:
         >>> gram = np.full((1, 2, 2), 1.0)  # both inputs always equal: the errors of both weights should cancel
         >>> moments = Moments(gram, np.zeros((1, 1, 2)), np.zeros((1, 1)))
         >>> weights = np.array([[[3.4, 5.4]]])

@@ -32,7 +32,7 @@ class Score:
         agreement: how often the arg-max is the same, in [0, 1]; 1 for outputs of one value.
         samples: number of samples.
 
-    Example:
+    Examples:
         >>> print(Score(30.0, 0.9995, 0.985, 200))
         30.0 dB, cosine 0.99950, same arg-max 98.5% of 200
     """
@@ -45,7 +45,7 @@ class Score:
     def is_better_than(self, other: "Score") -> bool:
         """Returns whether the signal to noise ratio is at least 0.1 dB higher.
 
-        Example:
+        Examples:
             >>> Score(30.05, 1.0, 1.0, 100).is_better_than(Score(30.0, 1.0, 1.0, 100))
             False
         """
@@ -83,7 +83,7 @@ def score(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> Score:
         got: the outputs, (n, ...) float each.
         wanted: the reference, same order and shapes.
 
-    Example:
+    Examples:
         >>> wanted = np.array([[1.0, 0.0], [0.0, 1.0]])
         >>> print(score([0.9 * wanted], [wanted]))
         20.0 dB, cosine 1.00000, same arg-max 100.0% of 2

@@ -45,7 +45,7 @@ def report(
         ValueError: there is no measurement, or a sparsity is no fraction.
         OutputError: the file exists or cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from tfcompress.records import example_measurement
         >>> page = report(example_measurement(), Path(tempfile.mkdtemp()) / "report.html")
@@ -83,7 +83,7 @@ def report(
 def short_names(records: list[Measurement]) -> list[str]:
     """Returns a name for each record that no other has: the file's, then with its label, then with its number.
 
-    Example:
+    Examples:
         >>> from tfcompress.records import example_measurement
         >>> short_names([example_measurement(), example_measurement(label="float32"), example_measurement()])
         ['digits int8 (1)', 'digits float32 (2)', 'digits int8 (3)']
@@ -98,7 +98,7 @@ def short_names(records: list[Measurement]) -> list[str]:
 def checked(sparsity: Sparsity) -> Sparsity:
     """Returns the sparsities of models that have any, if all of them are fractions.
 
-    Example:
+    Examples:
         >>> checked({"int8": {"conv": 0.75}, "empty": {}})
         {'int8': {'conv': 0.75}}
     """
@@ -148,7 +148,7 @@ def pictures(names: list[str], records: list[Measurement], sparsity: Sparsity) -
 def drawn_names(names: list[str], records: list[Measurement], length: int) -> list[str]:
     """Returns names that fit beside marks and bars: with several devices both the file and the device stay readable.
 
-    Example:
+    Examples:
         >>> from tfcompress.records import example_measurement
         >>> drawn_names(["digits local"], [example_measurement()], 12)
         ['digits local']
@@ -167,7 +167,7 @@ def drawn_names(names: list[str], records: list[Measurement], length: int) -> li
 def short_device(name: str) -> str:
     """Returns the part of a device's name that tells it from others of its kind.
 
-    Example:
+    Examples:
         >>> short_device("ssh://pi@raspberrypi.local:22"), short_device("ethos-u55-128")
         ('raspberrypi.local:22', 'ethos-u55-128')
     """

@@ -91,7 +91,7 @@ def loss_curve(errors: Sequence[LayerError]) -> str:
 def numbered(index: int, layer: str) -> str:
     """Returns a layer's name with its number in front, short enough to stand beside a bar.
 
-    Example:
+    Examples:
         >>> numbered(7, "MobilenetV1/Conv2d_1_depthwise")
         '#7 Conv2d_1_depthwise'
     """

@@ -41,7 +41,7 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
         costs: less is better.
         values: more is better.
 
-    Example:
+    Examples:
         >>> pareto_front([1.0, 2.0, 3.0, 2.5], [0.8, 0.9, 0.85, 0.9])
         [0, 1]
     """
@@ -110,7 +110,7 @@ def set_time_axis(axes: Any, times: Sequence[float], kind: str) -> None:
 def median_of(kind: str) -> str:
     """Returns how an axis calls a median that was measured, or was not.
 
-    Example:
+    Examples:
         >>> median_of("measured"), median_of("modelled")
         ('median', 'modelled median')
     """
@@ -170,7 +170,7 @@ def device_bars(
 def rows_of(devices: Sequence[str], files: Sequence[str]) -> list[str]:
     """Returns the labels of the rows: each file with each device.
 
-    Example:
+    Examples:
         >>> rows_of(["a", "b"], ["x"])
         ['x, a', 'x, b']
     """

@@ -120,7 +120,7 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
         places: ascending.
         gap: smallest distance, at most 1 / (number of places - 1).
 
-    Example:
+    Examples:
         >>> [round(place, 2) for place in spread([0.5, 0.5, 0.95], 0.2)]
         [0.5, 0.7, 0.95]
     """
@@ -230,7 +230,7 @@ def tick_locator(ticks: int, *, whole: bool = False) -> Any:
 def colour(position: int) -> str:
     """Returns the colour of the model at this position, the same one in all pictures.
 
-    Example:
+    Examples:
         >>> colour(7) == colour(0)
         True
     """
@@ -240,7 +240,7 @@ def colour(position: int) -> str:
 def shortened_all(names: Sequence[str]) -> list[str]:
     """Returns names that fit beside bars.
 
-    Example:
+    Examples:
         >>> shortened_all(["conv", "a_name_much_too_long_for_a_phone"])
         ['conv', 'a_name_much_…for_a_phone']
     """

@@ -22,7 +22,7 @@ def autoencoder(
     Returns:
         A model from (n, values) float32 to the same shape; the mean squared difference is the anomaly's score.
 
-    Example:
+    Examples:
         >>> autoencoder().output_shape
         (None, 640)
 

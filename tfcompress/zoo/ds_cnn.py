@@ -57,7 +57,7 @@ def ds_cnn(
     Raises:
         ValueError: an unknown size.
 
-    Example:
+    Examples:
         >>> ds_cnn().count_params()
         24908
 

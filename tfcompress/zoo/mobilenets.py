@@ -25,7 +25,7 @@ def mobilenet_v1(
     Returns:
         A model from (n, height, width, channels) float32 in [-1, 1] to (n, classes) float32 logits.
 
-    Example:
+    Examples:
         >>> mobilenet_v1(input_shape=(32, 32, 3), classes=10, width=0.25).output_shape
         (None, 10)
 
@@ -55,7 +55,7 @@ def mobilenet_v2(
     Returns:
         A model from (n, height, width, channels) float32 in [-1, 1] to (n, classes) float32 logits.
 
-    Example:
+    Examples:
         >>> mobilenet_v2(input_shape=(32, 32, 3), classes=10, width=0.35).output_shape
         (None, 10)
 
@@ -95,7 +95,7 @@ def mobilenet_v3(
     Raises:
         ValueError: an unknown size.
 
-    Example:
+    Examples:
         >>> mobilenet_v3(input_shape=(32, 32, 3), classes=10, minimalistic=True).output_shape
         (None, 10)
 

@@ -32,7 +32,7 @@ class Entry:
         refused: why it does not convert, by target. Default: nothing refuses it.
         note: what else to know about its targets. Default: none.
 
-    Example:
+    Examples:
         >>> find("resnet_8").task
         'image classification'
     """
@@ -263,7 +263,7 @@ def find(name: str) -> Entry:
         ValueError: an unknown name; the message lists the known ones and the nearest.
         TypeError: the name is no string.
 
-    Example:
+    Examples:
         >>> find("shufflenet")
         Traceback (most recent call last):
         ...
@@ -289,7 +289,7 @@ def build(name: str, **arguments: Any) -> "keras.Model":
         ValueError: an unknown name, or a value that the model refuses.
         TypeError: an argument that the model does not have; the message lists those it has.
 
-    Example:
+    Examples:
         >>> build("shufflenet_v2", width=0.5, classes=10, input_shape=(32, 32, 3)).output_shape
         (None, 10)
     """

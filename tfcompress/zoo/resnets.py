@@ -31,7 +31,7 @@ def resnet_8(
     Returns:
         A model from (n, height, width, channels) float32, in the benchmark pixels in 0..255, to (n, classes) float32 logits.
 
-    Example:
+    Examples:
         >>> resnet_8().count_params()
         78666
 
@@ -98,7 +98,7 @@ def resnet_cifar(
     Raises:
         ValueError: a depth that is not 6n + 2.
 
-    Example:
+    Examples:
         >>> resnet_cifar(depth=8, width=0.5).output_shape
         (None, 10)
 

@@ -46,7 +46,7 @@ def shufflenet_v1(
     Raises:
         ValueError: a number of groups that the paper does not have, or a width that leaves channels that cannot be divided.
 
-    Example:
+    Examples:
         >>> shufflenet_v1(input_shape=(32, 32, 3), classes=10, width=0.25, groups=2).output_shape
         (None, 10)
 

@@ -50,7 +50,7 @@ def shufflenet_v2(
     Raises:
         ValueError: another width.
 
-    Example:
+    Examples:
         >>> shufflenet_v2(input_shape=(32, 32, 3), classes=10, width=0.5).output_shape
         (None, 10)
 

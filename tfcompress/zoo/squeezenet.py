@@ -34,7 +34,7 @@ def squeezenet(
     Returns:
         A model from (n, height, width, channels) float32 to (n, classes) float32 logits.
 
-    Example:
+    Examples:
         >>> squeezenet(input_shape=(32, 32, 3), classes=10, width=0.25).output_shape
         (None, 10)
 

@@ -64,7 +64,7 @@ def ssdlite(
     Raises:
         ValueError: classes or width is not above 0, or there is no level.
 
-    Example:
+    Examples:
         >>> model = ssdlite(input_shape=(64, 64, 3), classes=3, width=0.5)
         >>> {name: output.shape for name, output in model.output.items()}
         {'boxes': (None, 276, 4), 'logits': (None, 276, 3)}
@@ -97,7 +97,7 @@ def ssdlite(
 def ssdlite_anchors(*, input_shape: tuple[int, int, int], sizes: Sequence[Sequence[Size]] = DEFAULT_SIZES) -> Any:
     """Returns the anchors of an ``ssdlite`` of the same arguments, shape (n, 4), float32: see ``anchors.anchor_grid``.
 
-    Example:
+    Examples:
         >>> ssdlite_anchors(input_shape=(64, 64, 3)).shape
         (276, 4)
     """

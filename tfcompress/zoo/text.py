@@ -31,7 +31,7 @@ def text_cnn(
         filters: of the convolution. Default: 64.
         name: of the model. Default: "text_cnn".
 
-    Example:
+    Examples:
         >>> text_cnn().output_shape
         (None, 2)
 
@@ -66,7 +66,7 @@ def text_attention(
         heads: of the attention. Default: 2.
         name: of the model. Default: "text_attention".
 
-    Example:
+    Examples:
         >>> text_attention().output_shape
         (None, 2)
 
@@ -106,7 +106,7 @@ def text_lstm(
         units: of the LSTM. Default: 32.
         name: of the model. Default: "text_lstm".
 
-    Example:
+    Examples:
         >>> text_lstm().output_shape
         (None, 2)
 
@@ -142,7 +142,7 @@ def next_character(
             Default: (1, 2, 4, 8).
         name: of the model. Default: "next_character".
 
-    Example:
+    Examples:
         >>> next_character().output_shape
         (None, 64, 64)
 
