@@ -28,6 +28,7 @@ RECIPE = flow.Recipe(epochs=45, compressed_epochs=9, teacher_epochs=45, batch_si
 
 CLAIMS = {
     "float answers at least 60 %": lambda summary: summary["top1"]["float32"]["mean"] >= 0.60,
+    "int8 loses at most 1 point": lambda summary: outcome.most_lost(summary["top1"]) <= 0.01,
 }
 
 

@@ -19,7 +19,7 @@ from tfcompress.cli import guarded
 from tfcompress.cli.parsing import help_text, new_flags, parse
 from tfcompress.cli.progress import say
 from tfcompress.demo import layer_sparsity, made_folder, narrator
-from tfcompress.errors import DataError
+from tfcompress.errors import DataError, TrainingError
 from tfcompress.files import write_atomically
 from tfcompress.tables import measurement_table
 
@@ -305,7 +305,11 @@ def command(
 
 
 def run_flags(task: Task, recipe: Recipe, values: flags.FlagValues) -> dict[str, Any]:
-    """Runs a task as the flags say; TensorFlow is loaded here, once the data are known to be there."""
+    """Runs a task as the flags say; TensorFlow is loaded here, once the data are known to be there.
+
+    Raises:
+        TrainingError: it was trained at full length, and a claim does not hold.
+    """
     from tfcompress.quiet import converter_silenced
 
     say("Loading TensorFlow ...")
@@ -313,4 +317,11 @@ def run_flags(task: Task, recipe: Recipe, values: flags.FlagValues) -> dict[str,
         import tensorflow  # noqa: F401
     recipe = recipe.quick() if values.quick else recipe
     recipe = recipe if values.teacher else dataclasses.replace(recipe, teacher_epochs=0)
-    return run_task(task, recipe, Path(values.output), seeds=values.seeds, devices=values.device, debug=values.debug)
+    record = run_task(task, recipe, Path(values.output), seeds=values.seeds, devices=values.device, debug=values.debug)
+    missed = [claim for claim, holds in record["claims"].items() if not holds]
+    if missed and not values.quick:
+        raise TrainingError(
+            f"The means over {values.seeds} seeds must show what the example claims. Received: NO to "
+            f"{' and '.join(map(repr, missed))}. The figures are in {Path(values.output) / 'results.json'}."
+        )
+    return record

@@ -33,6 +33,11 @@ def most_lost(rows: Mapping[str, Mapping[str, Any]]) -> float:
     return max(rows[name]["loss"] for name in FILES[1:])
 
 
+def least(rows: Mapping[str, Mapping[str, Any]]) -> float:
+    """Returns the value of the worst file in one metric of ``summary``, as a mean over the seeds."""
+    return min(row["mean"] for row in rows.values())
+
+
 def draw_answers(path: Path, pictures: np.ndarray, said: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> None:
     """Draws twenty pictures (20, height, width, channels) in [0, 1] with what a model says to each; wrong ones in red."""
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""The example commands run from end to end: with few epochs, which shows that every step works and not what is learned."""
+"""The example commands run from end to end: with few epochs, to see that every step works, and the short ones at full length."""
 
 import importlib
 import importlib.util
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tfcompress.digits import load_digits
+from tfcompress.errors import TrainingError
 from tfcompress.interpreter import open_model
 from tfcompress.tokens import Tokenizer
 
@@ -37,6 +38,7 @@ EXTRA_FILES = {
 }
 DEVICES = {"motions": {"tflite_micro": "tflm", "ethosu": "ethos-u55-128"}}  # with the module that each needs
 FILES = ("float32", "int8_ptq", "int8_qat")
+LEARNED = ("motions", "sms_spam")  # within a minute; the digits are learned by ``make demo``
 
 
 def run_example(name, *arguments):
@@ -69,6 +71,46 @@ def test_the_example_runs_quickly(shared_data, tmp_path, name):
         assert all(info.dtype.kind == "i" for info in [*model.inputs, *model.outputs[: 0 if name in BOXES else None]])
     for extra in EXTRA_FILES.get(name, ()):
         assert (folder / extra).stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_example_shows_what_it_claims(shared_data, tmp_path, name):
+    """At full length with one seed; the guides' tables are means over three."""
+    data = [] if EXAMPLES[name] is None else [f"--data={shared_data / EXAMPLES[name]}"]
+    done = run_example(name, f"--output={tmp_path}", *data, "--seeds=1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    claims = json.loads((tmp_path / "results.json").read_text())["claims"]
+    assert len(claims) == len([line for line in done.stdout.splitlines() if line.startswith("yes ")]) >= 2
+    assert all(claims.values())
+
+
+@pytest.mark.slow
+def test_a_claim_that_does_not_hold_is_an_error(examples, tmp_path):
+    import keras
+
+    flow = examples("flow")
+    data = load_digits()
+    task = flow.Task(
+        title="digits",
+        build=lambda: keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]),
+        x=data.x_train[:64],
+        y=data.y_train[:64],
+        test=(data.x_test[:32], data.y_test[:32]),
+        claims={
+            "it runs": lambda summary: True,
+            "float is perfect": lambda summary: summary["top1"]["float32"]["mean"] > 1,
+        },
+    )
+    values = flow.define_flags(name="digits", data=None)
+    values(["digits", f"--output={tmp_path}", "--seeds=1"])
+    with pytest.raises(
+        TrainingError, match=r"over 1 seeds must .* Received: NO to 'float is perfect'. The figures are in"
+    ):
+        flow.run_flags(task, flow.Recipe(epochs=1, compressed_epochs=1), values)
+    assert json.loads((tmp_path / "results.json").read_text())["claims"] == {"it runs": True, "float is perfect": False}
+    values.quick = True
+    flow.run_flags(task, flow.Recipe(epochs=1, compressed_epochs=1), values)
 
 
 @pytest.mark.parametrize("name", [name for name, data in EXAMPLES.items() if data is not None])
