@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 import tfcompress as tfc
-from tfcompress import channels, costs, zoo
+from tfcompress import channels, costs, flatbuffer, zoo
 from tfcompress.cli import main
 from tfcompress.cli.zoo import verdicts
 from tfcompress.errors import TrainingError
@@ -72,21 +72,12 @@ def outputs(answers) -> list[np.ndarray]:
     return sorted(keras.tree.flatten(answers), key=np.size, reverse=True)
 
 
-def float_ops(entry, result) -> None:
-    if not entry.float_ops:
-        assert result.float_tensors == ()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.MODELS)
 @pytest.mark.filterwarnings("ignore:Representative data must look like")  # 16 made-up samples
 @pytest.mark.filterwarnings("ignore:Some layers stay in float while training:UserWarning")  # the cell of an LSTM
 def test_model(name):
-    entry = zoo.find(name)
     model, x = small(name)
-    fresh = tfc.convert(model, target="cpu-int8", representative_data=x, allow_float=entry.float_ops)
-    float_ops(entry, fresh)
-
     y, before = ready(model, x), costs.multiply_adds(model)
     pruning, qat = tfc.ChannelPruning(0.5), tfc.QuantizationAwareTraining()
     if name in WITHOUT_CHANNELS:
@@ -97,8 +88,8 @@ def test_model(name):
     assert np.all(np.isfinite(history["loss"]))
     assert history["sparsity" if name in WITHOUT_CHANNELS else "channel_sparsity"][-1] > 0.2
     # the samples are for what lies inside attention and recurrent layers, which training does not see
-    result = tfc.convert(model, target="cpu-int8", representative_data=x, allow_float=entry.float_ops)
-    float_ops(entry, result)
+    result = tfc.convert(model, target="cpu-int8", representative_data=x)
+    assert result.float_tensors == ()
     file = open_model(result.tflite)
     integer = outputs(file.run({file.inputs[0].name: x}))
     least = 0.95 if qat.plan.skipped else 0.99  # what training does not see rounds in the file only
@@ -108,6 +99,7 @@ def test_model(name):
     if name in WITHOUT_CHANNELS:
         return
     smaller = tfc.remove_channels(model)
+    assert tfc.convert(smaller, target="cpu-int8", representative_data=x).float_tensors == ()
     for got, wanted in zip(*(outputs(each.predict(x, verbose=0)) for each in (smaller, model)), strict=True):
         assert np.abs(got - wanted).max() <= ROUNDING * max(1.0, np.abs(wanted).max())
     assert costs.multiply_adds(smaller) < 0.9 * before
@@ -122,14 +114,25 @@ def test_the_table_says_what_each_converts_to(name):
 
 
 @pytest.mark.slow
-def test_the_table_counts_right():
-    for name, entry in zoo.MODELS.items():
-        model = zoo.build(name)
-        assert trainable(model) == entry.parameters, name
-        assert costs.multiply_adds(model) == entry.multiply_adds, name
-        assert model.input_shape[1:] == entry.input_shape, name
-        assert model.name == name
-        keras.backend.clear_session()
+@pytest.mark.parametrize("name", zoo.MODELS)
+@pytest.mark.filterwarnings("ignore:Representative data must look like")
+def test_the_model_of_the_table_is_counted_right_and_becomes_full_int8(name):
+    """At its full size: a detector with its choice among boxes, the only op whose tensors may be float."""
+    entry, model = zoo.find(name), zoo.build(name)
+    assert trainable(model) == entry.parameters
+    assert costs.multiply_adds(model) == entry.multiply_adds
+    assert model.input_shape[1:] == entry.input_shape
+    assert model.name == name
+    x = samples(model)[:2]
+    model(x, training=True)  # moves the statistics of BatchNorm
+    result = tfc.convert(model, target="cpu-int8", representative_data=x, **entry.settings())
+    parsed = flatbuffer.parse(result.tflite)
+    islands = [op for op in parsed.subgraphs[0].operators if flatbuffer.op_name(parsed, op) in entry.float_ops]
+    around = {int(tensor) for op in islands for tensor in [*op.inputs, *op.outputs]}
+    names = {flatbuffer.tensor_name(parsed.subgraphs[0].tensors[tensor]) for tensor in around}
+    assert set(result.float_tensors) <= names
+    assert bool(result.float_tensors) == bool(entry.float_ops)
+    keras.backend.clear_session()
 
 
 TORCHVISION = {0.5: 1_366_792, 1.0: 2_278_604, 1.5: 3_503_624, 2.0: 7_393_996}

@@ -152,6 +152,7 @@ def verdicts(entry: "Entry", targets: Iterable[str] = TARGETS) -> dict[str, str]
     samples = random.integers(0, 2, shape) if whole else random.uniform(-1, 1, shape)
     samples = samples.astype(given.dtype)
     _settle(model, samples)
+    settings = entry.settings(**entry.small)
     found = {}
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # that noise is no representative data
@@ -161,7 +162,7 @@ def verdicts(entry: "Entry", targets: Iterable[str] = TARGETS) -> dict[str, str]
             target = TARGETS[name]
             data = samples if target.integer else None
             try:
-                convert(path, target=target, representative_data=data, allow_float=entry.float_ops)
+                convert(path, target=target, representative_data=data, **settings)
                 found[name] = ""
             except TfcompressError as error:
                 found[name] = " ".join(str(error).split())

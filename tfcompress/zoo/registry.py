@@ -29,6 +29,8 @@ class Entry:
         arguments: what ``build`` passes on unless told otherwise. Default: none.
         small: arguments of a small variant, for a quick look. Default: none.
         float_ops: operators that stay in float32 in a full-integer file. Default: none.
+        choice: "module:function" below ``tfcompress.zoo`` that returns, for the arguments of ``build``, how boxes are chosen
+            inside the file, which ``convert`` takes as ``detections``. Default: there are no boxes.
         refused: why it does not convert, by target. Default: nothing refuses it.
         note: what else to know about its targets. Default: none.
 
@@ -47,14 +49,31 @@ class Entry:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     small: Mapping[str, Any] = field(default_factory=dict)
     float_ops: tuple[str, ...] = ()
+    choice: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
     @property
     def function(self) -> "Callable[..., keras.Model]":
         """The function that builds the model."""
-        module, _, function = self.builder.partition(":")
-        return getattr(importlib.import_module(f".{module}", __package__), function)
+        return _function(self.builder)
+
+    def settings(self, **arguments: Any) -> dict[str, Any]:
+        """Returns what ``convert`` takes besides for the model that ``build(name, **arguments)`` returns.
+
+        Examples:
+            >>> find("ssdlite").settings(classes=3)["allow_float"]
+            ('TFLite_Detection_PostProcess',)
+        """
+        found: dict[str, Any] = {"allow_float": self.float_ops}
+        if self.choice:
+            found["detections"] = _function(self.choice)(**arguments)
+        return found
+
+
+def _function(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f".{module}", __package__), name)
 
 
 _PICTURE = (224, 224, 3)
@@ -189,8 +208,12 @@ MODELS: dict[str, Entry] = {
             389_148,
             67_480_192,
             small={"input_shape": (64, 64, 3), "classes": 3, "width": 0.5},
-            note="with convert(detections=...) TFLite_Detection_PostProcess, which chooses the boxes, stays in float32: "
-            "gpu-fp16, edge-tpu and ethos-u refuse it",
+            float_ops=("TFLite_Detection_PostProcess",),
+            choice="ssdlite:ssdlite_detections",
+            refused=dict.fromkeys(
+                ("gpu-fp16", "edge-tpu", "ethos-u"), "it has no TFLite_Detection_PostProcess, which chooses the boxes"
+            ),
+            note="converted without detections=, it ends in codes of boxes and every target takes it",
         ),
         Entry(
             "ds_cnn",

@@ -12,8 +12,9 @@ import keras
 from keras import layers
 
 from ..anchors import anchor_grid, map_shapes
+from ..suppression import Detections
 
-__all__ = ["DEFAULT_SIZES", "ssdlite", "ssdlite_anchors"]
+__all__ = ["DEFAULT_SIZES", "ssdlite", "ssdlite_anchors", "ssdlite_detections"]
 
 Size = tuple[float, float]
 DEFAULT_SIZES: tuple[tuple[Size, ...], ...] = (
@@ -102,6 +103,29 @@ def ssdlite_anchors(*, input_shape: tuple[int, int, int], sizes: Sequence[Sequen
         (276, 4)
     """
     return anchor_grid(map_shapes(*input_shape[:2], len(sizes)), sizes)
+
+
+def ssdlite_detections(
+    *,
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    classes: int = 80,
+    sizes: Sequence[Sequence[Size]] = DEFAULT_SIZES,
+    **options: Any,
+) -> Detections:
+    """Returns what ``convert`` takes as ``detections`` for an ``ssdlite`` of the same arguments.
+
+    Args:
+        input_shape: of the pictures. Default: (224, 224, 3).
+        classes: how many kinds of objects there are. Default: 80.
+        sizes: of the anchors. Default: ``DEFAULT_SIZES``.
+        **options: the rest of the model's arguments, which change nothing about the boxes.
+
+    Examples:
+        >>> ssdlite_detections(input_shape=(64, 64, 3), classes=3, width=0.5).anchors.shape
+        (276, 4)
+    """
+    del options
+    return Detections(ssdlite_anchors(input_shape=input_shape, sizes=sizes), classes=classes)
 
 
 def _rounded(filters: float) -> int:
