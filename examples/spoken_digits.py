@@ -108,12 +108,24 @@ def augment(x: Any, y: Any) -> tuple[Any, Any]:
     return x, y
 
 
-def answers(file: Path, sounds: Sounds) -> list[str]:
-    """Returns what the int8 model hears in the first test recording of each digit."""
+def answers(file: Path, folder: Path, sounds: Sounds) -> list[str]:
+    """Returns what the int8 model hears in the first test recording of each digit; writes the bundle."""
+    from tfcompress import bundle
     from tfcompress.interpreter import open_model
 
+    model = open_model(file)
+    bundle.write(
+        file.read_bytes(),
+        folder / "bundle",
+        source="spoken_digits.keras",
+        target="cpu-int8",
+        labels=CLASSES,
+        samples={model.inputs[0].name: sounds.x_test},
+        front_end=FRONT_END,
+        overwrite=True,
+    )
     chosen = [int(np.flatnonzero(sounds.y_test == digit)[0]) for digit in range(len(CLASSES))]
-    logits = next(iter(open_model(file).run(sounds.x_test[chosen]).values()))
+    logits = next(iter(model.run(sounds.x_test[chosen]).values()))
     said = " ".join(CLASSES[i] for i in logits.argmax(axis=1))
     return ["Spoken are the digits from zero to nine; the int8 model hears:", said]
 
@@ -130,7 +142,7 @@ def make_task(folder: Path) -> flow.Task:
         test=(sounds.x_test, sounds.y_test),
         augment=augment,
         settings={"labels": CLASSES, "name": "spoken_digits"},
-        answer=lambda file, folder: answers(file, sounds),
+        answer=lambda file, folder: answers(file, folder, sounds),
         claims=CLAIMS,
     )
 

@@ -35,6 +35,7 @@ EXTRA_FILES = {
     "cifar10": ("answers.png",),
     "sms_spam": ("vocabulary.txt", "bundle/Tokenizer.kt", "bundle/tokenizer.py"),
     "next_character": ("vocabulary.txt",),
+    "spoken_digits": ("bundle/LogMel.kt", "bundle/log_mel.c", "bundle/log_mel.py"),
 }
 DEVICES = {"motions": {"tflite_micro": "tflm", "ethosu": "ethos-u55-128"}}  # with the module that each needs
 FILES = ("float32", "int8_ptq", "int8_qat")

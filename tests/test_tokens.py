@@ -75,7 +75,11 @@ def test_characters_come_back():
 
 def test_the_bundle_names_its_files(tmp_path):
     folder = written(Tokenizer(RESERVED), tmp_path / "b")
-    assert {path.name for path in folder.iterdir()} == set(bundle.FILES) - {"labels.txt", "samples.npz"}
+    assert {path.name for path in folder.iterdir()} == set(bundle.FILES) - {
+        "labels.txt",
+        "samples.npz",
+        *bundle.FRONT_END_FILES,
+    }
     assert "Tokenizer.kt" in (folder / "MODEL_CARD.md").read_text()
     assert (folder / "vocabulary.txt").read_bytes() == b"<end>\n<unknown>\n"
 

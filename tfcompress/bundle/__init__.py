@@ -19,8 +19,11 @@ import numpy as np
 from .. import flatbuffer, metadata
 from ..errors import OutputError
 from ..interpreter import Model, open_model
+from ..log_mel import LogMel
 from ..tokens import Tokenizer
 from .c_array import array_files
+from .front_end import FILES as FRONT_END_FILES
+from .front_end import front_end_files
 from .snippets import describe, plain, render
 
 __all__ = ["FILES", "write"]
@@ -39,10 +42,11 @@ FILES = (
     "vocabulary.txt",
     "tokenizer.py",
     "Tokenizer.kt",
+    *FRONT_END_FILES,
 )
 """Names of the files that a bundle may hold, and of no others."""
 
-TOKENIZER_FILES = FILES[-3:]
+TOKENIZER_FILES = ("vocabulary.txt", "tokenizer.py", "Tokenizer.kt")
 
 KEPT_SAMPLES = 8
 
@@ -57,6 +61,7 @@ def write(
     labels: Sequence[str] | None = None,
     samples: Mapping[str, np.ndarray] | None = None,
     tokenizer: Tokenizer | None = None,
+    front_end: LogMel | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
     """Writes the folder under a temporary name and renames it: whole or not at all.
@@ -72,6 +77,8 @@ def write(
             answers that the interpreter gives here, so that a port can be compared. Default: None, no samples.npz.
         tokenizer: how text becomes the ids that the model takes: its vocabulary and the same rule in Python and in
             Kotlin go along. Default: None.
+        front_end: how sound becomes the features that the model takes: the same rule with these settings in Python, in
+            Kotlin and in C goes along. Default: None.
         overwrite: whether an existing bundle may be replaced; a folder with other files never is. Default: False.
 
     Returns:
@@ -112,6 +119,7 @@ def write(
         "is_stateful": model.is_stateful,
         "has_samples": samples is not None,
         "has_tokenizer": tokenizer is not None,
+        "has_front_end": front_end is not None,
     }
     files["MODEL_CARD.md"] = render(
         "MODEL_CARD.md.jinja",
@@ -128,6 +136,8 @@ def write(
         rule = {"source": facts_of_model["source"], "length": tokenizer.length, "unit": tokenizer.unit}
         texts = [tokenizer.vocabulary_text(), *(render(f"{name}.jinja", **rule) for name in TOKENIZER_FILES[1:])]
         files |= dict(zip(TOKENIZER_FILES, texts, strict=True))
+    if front_end is not None:
+        files |= front_end_files(front_end, facts_of_model["source"])
     kept = _answered(model, samples) if samples is not None else None
     _write_folder(folder, files, kept)
     return [folder / name for name in (*files, *(["samples.npz"] if kept else []))]
