@@ -5,8 +5,8 @@ fine-tuned on 2000 pictures of CIFAR-10 and tested on 500. ``mnist``: a small CN
 2000, with tfcompress and, the same steps in a process of its own, with TFMOT on tf_keras; agreement is the share of test
 pictures that the training framework and the int8 file answer alike. Both need ``--shared``. ``mobilenet``: channels of
 MobileNetV1-1.0 at 224x224 are removed, and the int8 files run on one thread in turns with the whole model's. ``reference``:
-every kind of compression on models that are trained here within minutes (``reference.py``), with ``--markdown`` as the tables
-of docs/results.md.
+every kind of compression on models that are trained here within minutes (``reference.py``), with ``--keep`` as the tables of
+docs/results.md.
 """
 
 import gzip
@@ -27,7 +27,7 @@ from tfcompress.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ("resnet8", "mnist", "mobilenet", "reference")
-DURATION = "One seed takes about 5 (resnet8), 2 (mnist), 2 (mobilenet) and 8 (reference) minutes on two idle cores."
+DURATION = "One seed takes about 5 (resnet8), 2 (mnist), 2 (mobilenet) minutes, and 1 to 8 for a model of reference, on two cores."
 PAIRS = 61  # runs of both files
 BATCH = 64
 TUNING: dict[str, Any] = {"epochs": 8, "rate": 1e-4, "shift": 0}  # of the official ResNet-8, with and without QAT
@@ -67,8 +67,8 @@ def _flags() -> flags.FlagValues:
         "reference", None, "models of the case reference, all by default; a wrong name lists them", flag_values=values
     )
     flags.DEFINE_bool("quick", False, "the case reference: few epochs, to see it run", flag_values=values)
-    flags.DEFINE_string(
-        "markdown", None, "also write the tables of the case reference to this file", flag_values=values
+    flags.DEFINE_bool(
+        "keep", False, "the case reference: write its figures into docs/results.md and README", flag_values=values
     )
     flags.DEFINE_string("json", None, "also write the figures as JSON; - is stdout", flag_values=values)
     flags.DEFINE_integer("peer", None, "internal: train the CNN with TFMOT and this seed", flag_values=values)
@@ -307,13 +307,16 @@ def report(case: str, rows: dict[str, list[float]]) -> dict[str, Any]:
 def reference_tables(values: Any, shared: Path) -> dict[str, Any]:
     """Prints the tables of the case ``reference`` and returns its figures."""
     import reference
+    import reference_tables
 
     found = {}
     for name in values.reference or reference.SUBJECTS:
         found[name] = reference.run(name, shared, values.seeds, quick=values.quick)
-        print(reference.markdown({name: found[name]}), flush=True)
-    if values.markdown:
-        write_atomically(values.markdown, reference.markdown(found), overwrite=True)
+        title = reference.SUBJECTS[name].title
+        entry = {"title": title, "day": "this day", "code": "this code", "rows": found[name]}
+        print(reference_tables.section(name, entry), flush=True)
+        if values.keep:
+            reference_tables.keep(name, title, found[name], known=list(reference.SUBJECTS))
     return found
 
 

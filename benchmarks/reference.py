@@ -2,16 +2,14 @@
 
 Models of the zoo are trained on data that are learned here within minutes (``examples/``), and compressed in every way;
 all int8 files of a model run in turns. The same training continues for the same number of epochs in each fine-tuned row.
+``reference_tables.py`` makes the pages of it.
 """
 
 import dataclasses
 import gc
-import os
-import platform
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import flow
+from reference_tables import FIGURES, HALVED, ROWS, Figures
 
 from tfcompress.cli.progress import say
 from tfcompress.errors import TrainingError
 
-HALVED = "int8 half the multiply-adds"
-ROWS = (
-    "float32",
-    "int8 post-training",
-    "int8 QAT",
-    "int8 pruned 50 %",
-    "int8 pruned 75 %",
-    HALVED,
-    "int8 distilled",
-)
 MOMENTUM = 0.9
-FIGURES = ("accuracy", "size_bytes", "gzip_bytes", "median_ms")
-INTRODUCTION = f"""# Reference results
-
-What each kind of compression costs and wins, on models that are trained within minutes: accuracy on the test data, mean over the
-seeds, and the spread between the best and the worst seed; size of the file; milliseconds of one sample on one thread of a machine
-with {os.cpu_count()} cores ({platform.machine()}) that had other work, all files of a model in turns, so that they compare with
-each other and with nothing else.
-
-`float32` and *int8 post-training* are the trained model. *QAT*, *pruned* and *half the multiply-adds* train on from it for the same
-number of epochs, so that they may end above it; *distilled* is trained from the start, as long as the first, from a larger
-teacher. Pruned weights are zeros in a file of the same size: they show in gzip. Not here are models of the zoo that need more data
-and hours than these, such as those for pictures of 224 x 224; the command also knows `mobilenet_v2`, which has not been run with
-three seeds yet; `ssdlite` has [a page of its own](object_detection.md), the official ResNet-8 of MLPerf Tiny is a case of
-`benchmarks/accuracy.py`. Recipes were not tuned for each model: `text_lstm` stays at the larger class (87.3 %) with some seeds, and
-ShuffleNet's half of the multiply-adds has three epochs to recover.
-"""
-COMMAND = "python benchmarks/accuracy.py --cases=reference --reference={name}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +231,7 @@ def make_files(
     return paths
 
 
-def run(name: str, shared: Path, seeds: int, *, quick: bool = False) -> dict[str, dict[str, list[float]]]:
+def run(name: str, shared: Path, seeds: int, *, quick: bool = False) -> Figures:
     """Returns the figures of each row, a value per seed, for one subject."""
     import keras
 
@@ -287,43 +259,3 @@ def run(name: str, shared: Path, seeds: int, *, quick: bool = False) -> dict[str
                 found.setdefault(row, {}).setdefault(figure, []).append(value)
         gc.collect()
     return found
-
-
-def markdown(results: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> str:
-    """Returns docs/results.md: means over the seeds, the spread from the lowest to the highest behind."""
-    lines = [INTRODUCTION, *overview(results), ""]
-    for name, rows in results.items():
-        seeds = len(next(iter(rows.values()))["accuracy"])
-        lines += [
-            f"## {SUBJECTS[name].title}",
-            "",
-            f"`{COMMAND.format(name=name)}`, {seeds} seed{'s' if seeds > 1 else ''}.",
-            "",
-            "| | accuracy, % | spread | size, kB | gzip, kB | median ms |",
-            "|---|---:|---:|---:|---:|---:|",
-        ]
-        for row, figures in rows.items():
-            mean = {figure: statistics.mean(values) for figure, values in figures.items()}
-            spread = max(figures["accuracy"]) - min(figures["accuracy"])
-            lines.append(
-                f"| {row} | {100 * mean['accuracy']:.1f} | {100 * spread:.1f} | {mean['size_bytes'] / 1000:.1f} "
-                f"| {mean['gzip_bytes'] / 1000:.1f} | {mean['median_ms']:.3f} |"
-            )
-        if HALVED not in rows:
-            lines += ["", f"No row *{HALVED}*: `remove_channels` cannot take that much from it."]
-        if ROWS[-1] not in rows:
-            lines += ["", f"No row *{ROWS[-1]}*: it has no larger teacher here."]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def overview(results: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> list[str]:
-    """Returns the lines of one table: a line per model, the mean accuracy of each of its files."""
-    lines = [
-        "| accuracy, % | " + " | ".join(ROWS) + " |",
-        "|---|" + "---:|" * len(ROWS),
-    ]
-    for name, rows in results.items():
-        cells = [f"{100 * statistics.mean(rows[row]['accuracy']):.1f}" if row in rows else "" for row in ROWS]
-        lines.append(f"| {SUBJECTS[name].title} | " + " | ".join(cells) + " |")
-    return lines

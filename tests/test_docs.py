@@ -106,6 +106,18 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 
 @pytest.mark.docs
+def test_the_reference_results_are_those_of_the_record(monkeypatch):
+    """``python benchmarks/reference_tables.py`` would change nothing."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    tables, subjects = importlib.import_module("reference_tables"), importlib.import_module("reference").SUBJECTS
+    record = tables.load()
+    assert len(record) >= 9 and list(record) == [name for name in subjects if name in record]
+    assert tables.PAGE.read_text() == tables.page(record, list(subjects))
+    readme = tables.README.read_text()
+    assert readme == tables.with_overview(readme, record)
+
+
+@pytest.mark.docs
 def test_a_dead_link_fails_the_build_of_the_site(tmp_path):
     if importlib.util.find_spec("mkdocs") is None:
         pytest.skip("the extra [docs] is not installed")
