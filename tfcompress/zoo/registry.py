@@ -78,7 +78,10 @@ def _function(place: str) -> Callable[..., Any]:
 
 _PICTURE = (224, 224, 3)
 _TINY: dict[str, Any] = {"input_shape": (32, 32, 3), "classes": 10}
-_LOOKED_UP = dict.fromkeys(("gpu-fp16", "edge-tpu", "ethos-u"), "it has no GATHER, which looks up an embedding")
+_LOOKED_UP = dict.fromkeys(
+    ("gpu-fp16", "edge-tpu", "ethos-u"),
+    "it has no LESS, SELECT_V2 and GATHER, which look up an embedding; --check names the rest",
+)
 
 
 def _embedded(reason: str) -> dict[str, str]:
