@@ -42,8 +42,8 @@ jointly (`scope="global"`), the others each layer alike.
 
 Why some int8 files take longer than float32 here, by `tfcompress measure --profile`: in `text_attention` two BATCH_MATMULs and the
 SOFTMAX, 85 % of the time, have float kernels in XNNPACK and none for int8, and run in TFLite's own. In `ds_cnn` and the small CNNs
-XNNPACK's int8 depthwise convolutions and the first convolution take twice the time of the float ones on this processor (x86-64, Intel
-Xeon), which the faster pointwise convolutions (0.4 of the time) do not make up for. Measure on your own device.
+XNNPACK's int8 depthwise convolutions and the first convolution take two to three times as long as the float ones on this processor
+(x86-64, Intel Xeon), which the faster pointwise convolutions (0.4 of the time) do not make up for. Measure on your own device.
 
 Not here: the autoencoder, whose training sounds are not among our data; `next_character` and `ssdlite`, which answer something
 else than a class and have pages of their own ([text](text.md#the-next-character), [detection](object_detection.md)); larger members
