@@ -79,6 +79,15 @@ def test_kinds_never_share_a_column():
     assert [row.split()[-1] for row in rows] == ["60.0", "-", "-"]  # memory is of measured ones only
 
 
+def test_a_modelled_time_is_shown_and_an_interpreter_that_has_none_has_no_column():
+    model = example_measurement(kind="modelled", latency=None, estimates={"inference ms": 0.0272, "cycles": 13_621.0})
+    head, _, row = measurement_table(model, width=120).splitlines()[:3]
+    end = head.index("modelled ms") + len("modelled ms")
+    assert row[end - 5 : end] == "0.027"
+    arena = example_measurement(kind="modelled", latency=None, estimates={"arena bytes": 6848.0})
+    assert "modelled ms" not in measurement_table(arena, width=120)
+
+
 def test_devices_and_failures_fit_80_columns():
     text = measurement_table(DEVICES)
     assert max(map(len, text.splitlines())) <= 80

@@ -122,7 +122,7 @@ def columns_of(results: "Sequence[Result]") -> dict[str, list[str]]:
         for head, field in (("median ms", "median_ms"), ("p90", "p90_ms"), ("p99", "p99_ms")):
             shown[head] = lambda r, f=field: time_text(r, f, ("measured", "example"))  # type: ignore[misc]
     for kind in ("modelled", "emulated"):
-        if kind in kinds:
+        if any(time_text(r, "median_ms", (kind,)) != MISSING for r in measured(results)):
             shown[f"{kind} ms"] = lambda r, k=kind: time_text(r, "median_ms", (k,))  # type: ignore[misc]
     shown["peak MB"] = lambda r: (
         MISSING if r.peak_bytes is None or r.kind not in ("measured", "example") else f"{r.peak_bytes / 1e6:.1f}"
@@ -139,8 +139,10 @@ def score_text(record: "Measurement", metric: str) -> str:
 
 
 def time_text(record: "Measurement", field: str, kinds: tuple[str, ...]) -> str:
-    """Returns a time of a record if it is of one of these kinds."""
-    value = getattr(record.latency, field) if record.latency is not None and record.kind in kinds else None
+    """Returns a time of a record if it is of one of these kinds; a compiler's model of a processor has one time for all."""
+    if record.kind not in kinds:
+        return MISSING
+    value = record.estimates.get("inference ms") if record.latency is None else getattr(record.latency, field)
     return MISSING if value is None else milliseconds_text(value)
 
 
