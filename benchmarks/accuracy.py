@@ -330,6 +330,8 @@ def main() -> int:
             return 0
         if not set(values.cases) <= set(CASES):
             raise UsageError(f"--cases must be of {', '.join(CASES)}. Received: {','.join(values.cases)!r}.")
+        if values.keep and values.quick:
+            raise UsageError("--keep takes figures of full length. Received: --quick too. Drop one of the two.")
         if "reference" in values.cases and values.reference:
             from reference import SUBJECTS
 
