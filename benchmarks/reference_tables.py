@@ -48,7 +48,7 @@ XNNPACK's int8 depthwise convolutions and the first convolution take two to thre
 Not here: the autoencoder, whose training sounds are not among our data; `next_character` and `ssdlite`, which answer something
 else than a class and have pages of their own ([text](text.md#the-next-character), [detection](object_detection.md)); larger members
 of the families above, which take hours to train; the official ResNet-8 of MLPerf Tiny, a case of its own of
-`benchmarks/accuracy.py`. Recipes were not tuned for each model: `text_lstm` stays at the larger class with some seeds.
+`benchmarks/accuracy.py`. Recipes were not tuned for each model: `text_lstm`, learning from a teacher, stays at the larger class (87.3 %).
 """
 COMMAND = "python benchmarks/accuracy.py --cases=reference --reference={name}"
 
