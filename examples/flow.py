@@ -5,6 +5,7 @@ float32 and int8_ptq of the trained model, and int8_qat of the same model after 
 quantization-aware training. Nothing here knows pictures, sound or text.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -297,8 +298,15 @@ def command(
         if parse(values, rest, required=("output",)):
             print(help_text(values, program=program, summary=summary, example=f"python examples/{name}.py"))
             return 0
+        is_new = not Path(values.output).exists()
         made_folder(values.output)
-        run(values)
+        try:
+            run(values)
+        except BaseException:
+            if is_new:
+                with contextlib.suppress(OSError):  # it is not empty: what was made stays
+                    Path(values.output).rmdir()
+            raise
         return 0
 
     return guarded(call, arguments, program=name)

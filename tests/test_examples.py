@@ -120,6 +120,7 @@ def test_absent_data_are_one_line(tmp_path, name):
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]
     assert line.startswith(f"{name}: The data must be there. Received: no {tmp_path}") and "--data" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_flags_are_usage(tmp_path):
