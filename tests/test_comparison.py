@@ -14,7 +14,7 @@ from tfcompress.comparison import layer_errors, layer_reports, ranking
 from tfcompress.conversion import convert
 from tfcompress.differences import Difference
 from tfcompress.errors import DataError, DeviceError, ModelError
-from tfcompress.listing import report_table
+from tfcompress.losses import report_table
 from tfcompress.matching import match
 
 X, _ = striped_pictures(64)

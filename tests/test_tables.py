@@ -8,7 +8,8 @@ import pytest
 
 from tfcompress.figures import Noise, Ratio
 from tfcompress.records import Failure, example_measurement
-from tfcompress.tables import csv_text, measurement_table, shortened
+from tfcompress.tables import csv_text, measurement_table
+from tfcompress.text_tables import shortened
 
 SLOW = dataclasses.replace(example_measurement().latency, median_ms=12345.6, p90_ms=23456.7, p99_ms=34567.8)
 RECORDS = [

@@ -16,9 +16,9 @@ from . import verification
 from .calibration import Calibration
 from .comparison import LayerReport, layer_reports
 from .files import write_atomically
-from .listing import fields
 from .repair import Step
 from .targets import Target
+from .text_tables import fields
 
 __all__ = ["Conversion", "PointCounts"]
 

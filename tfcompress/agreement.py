@@ -21,6 +21,7 @@ from .losses import LayerError, json_number
 from .metrics import argmax_agreement
 from .pairing import File, fed
 from .tensors import TensorInfo
+from .text_tables import MISSING, columns, decibel_text, fields, number_text
 
 __all__ = ["Agreement", "OutputAgreement", "answer", "compare", "random_samples"]
 
@@ -126,8 +127,6 @@ class Agreement:
         }
 
     def __str__(self) -> str:
-        from .listing import agreement_text
-
         return agreement_text(self)
 
 
@@ -277,3 +276,40 @@ def _output(info: TensorInfo, partner: TensorInfo, mine: np.ndarray, other: np.n
 
 def _count(file: File) -> int:
     return len(file.schema.subgraphs[0].operators or [])
+
+
+def agreement_text(found: Agreement) -> str:
+    """Returns how two files agree as text: their outputs, where they part, and a table of the layers both share."""
+    first, second = found.size_bytes
+    made_up = f"{found.samples} random samples, as no data was given: --data shows how they agree on real ones"
+    pairs = [
+        ("first", f"{found.first} ({first:,} bytes)"),
+        ("second", f"{found.second} ({second:,} bytes)"),
+        ("data", made_up if found.random else f"{found.samples} samples"),
+        *(("output", str(output)) for output in found.outputs),
+        ("matched", f"{len(found.layers)} ops of {found.operators[0]} and {found.operators[1]}"),
+        ("differ", _where(found.first_difference, f"by more than {found.steps:g} step{'s' * (found.steps != 1)}")),
+        ("part", _where(found.parting, f"below {found.threshold_db:g} dB")),
+    ]
+    rows = [
+        (
+            str(error.index),
+            error.layer,
+            error.op,
+            decibel_text(error.weight_sqnr_db),
+            decibel_text(error.sqnr_db),
+            MISSING if error.cosine is None else f"{error.cosine:.4f}",
+            MISSING if error.max_steps is None else number_text(error.max_steps),
+        )
+        for error in found.layers
+    ]
+    headings = ("#", "layer", "op", "weights dB", "output dB", "cosine", "max steps")
+    return "\n".join([*fields(pairs), "", *columns(headings, rows, left=(1, 2), flexible=1)])
+
+
+def _where(error: LayerError | None, how: str) -> str:
+    if error is None:
+        return f"nowhere {how}"
+    ratio = "equal" if error.sqnr_db == math.inf else f"SQNR {decibel_text(error.sqnr_db)} dB"
+    steps = "" if error.max_steps is None else f", at most {number_text(error.max_steps)} steps apart"
+    return f"first at #{error.index} {error.layer} ({error.op}) {how}: {ratio}{steps}"

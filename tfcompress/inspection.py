@@ -13,7 +13,7 @@ import re
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from . import flatbuffer, roles, stored
 from .errors import ModelError
 from .summaries import OpSummary, TensorSummary, summarize_ops, summarize_tensor
+from .text_tables import MISSING, columns, count_text, fields, number_text, share_text
 from .trial import Trial, try_file
 
 __all__ = ["Inspection", "Signature", "bytes_by_kind", "inspect"]
@@ -119,8 +120,6 @@ class Inspection:
         }
 
     def __str__(self) -> str:
-        from .listing import inspection_text
-
         return inspection_text(self)
 
 
@@ -255,3 +254,84 @@ def _indices(array: Any) -> list[int]:
 
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
+
+
+def inspection_text(found: Inspection) -> str:
+    """Returns the whole inspection as text: what the file is, then a table of layers and one of ranges."""
+    lines = [found.name, *fields(_overview(found)), "", *_layers(found.operations)]
+    ranges = _ranges(found.operations)
+    return "\n".join([*lines, "", *ranges] if ranges else lines)
+
+
+def _overview(found: Inspection) -> list[tuple[str, str]]:
+    kinds = [
+        f"{kind} {size:,} ({share_text(size / found.size_bytes)})" for kind, size in found.bytes_by_kind.items() if size
+    ]
+    pairs = [("size", f"{found.size_bytes:,} bytes, {found.gzip_bytes:,} gzipped"), ("bytes", ", ".join(kinds))]
+    if found.trial is not None:
+        pairs.append(("LiteRT", str(found.trial)))
+    if found.min_runtime_version:
+        pairs.append(("needs", f"the interpreter of TensorFlow {found.min_runtime_version} or newer, says the file"))
+    pairs += [("input", str(tensor)) for tensor in found.inputs]
+    pairs += [("output", str(tensor)) for tensor in found.outputs]
+    pairs += [("signature", str(signature)) for signature in found.signatures] or [("signature", "none")]
+    pairs.append(("ops", _counted(found.ops)))
+    pairs.append(("precision", _counted(found.precisions)))
+    pairs.append(("compute", f"{count_text(found.multiply_adds)} multiply-adds a run"))
+    if found.sparsity is not None:
+        pairs.append(("zeros", f"{share_text(found.sparsity)} of the weights"))
+    if found.metadata:
+        pairs.append(("metadata", ", ".join(f"{name} ({size:,} bytes)" for name, size in found.metadata.items())))
+    if found.subgraphs > 1:
+        pairs.append(("graphs", f"{found.subgraphs}; # below counts in each, as graph:number"))
+    return [(label, text) for label, text in pairs if text]
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _layers(operations: Sequence[OpSummary]) -> list[str]:
+    # One precision for all ops stands in the overview; the column would only take the room of the names.
+    shown = len({op.precision for op in operations}) > 1
+    rows = [
+        (
+            _number(op),
+            op.layer,
+            op.op,
+            *([op.precision] if shown else []),
+            op.output.sample_text if op.output is not None else MISSING,
+            count_text(op.multiply_adds) if op.multiply_adds else MISSING,
+            f"{op.weight_bytes:,}" if op.weight_bytes else MISSING,
+            MISSING if op.sparsity is None else share_text(op.sparsity),
+        )
+        for op in operations
+    ]
+    precision = ["precision"] if shown else []
+    headings = ("#", "layer", "op", *precision, "output", "mul-adds", "bytes", "zeros")
+    return columns(headings, rows, left=(1, 2, 3, 4 if shown else 3), flexible=1)
+
+
+def _ranges(operations: Sequence[OpSummary]) -> list[str]:
+    rows = []
+    for op in operations:
+        output = op.output
+        if output is None or output.range is None or output.scale is None:
+            continue
+        rows.append(
+            (
+                _number(op),
+                op.layer,
+                number_text(output.range[0]),
+                number_text(output.range[1]),
+                f"{output.scale:.6g}",
+                str(output.zero_point),
+                op.granularity or MISSING,
+            )
+        )
+    headings = ("#", "layer", "lowest", "highest", "scale", "zero point", "weights")
+    return columns(headings, rows, left=(1, 6), flexible=1) if rows else []
+
+
+def _number(op: OpSummary) -> str:
+    return f"{op.subgraph}:{op.index}" if op.subgraph else str(op.index)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .summaries import OpSummary
+from .text_tables import MISSING, columns, decibel_text, number_text
 
-__all__ = ["LayerError", "LayerReport", "json_number", "ranking"]
+__all__ = ["LayerError", "LayerReport", "json_number", "ranking", "report_table"]
 
 
 @dataclass(frozen=True)
@@ -111,3 +112,32 @@ def json_number(value: Any) -> Any:
         ('inf', 2.5, None)
     """
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def report_table(reports: Sequence[LayerReport]) -> str:
+    """Returns the layers of a conversion as an aligned table: precision, range and its origin, and what each loses.
+
+    Args:
+        reports: as ``comparison.layer_reports`` returns them.
+    """
+    rows = []
+    for report in reports:
+        operation, error = report.operation, report.error
+        output = operation.output
+        bounds = None if output is None else output.range
+        rows.append(
+            (
+                str(operation.index),
+                operation.layer,
+                operation.precision,
+                MISSING if bounds is None else number_text(bounds[0]),
+                MISSING if bounds is None else number_text(bounds[1]),
+                report.observer or report.origin or MISSING,
+                decibel_text(error.weight_sqnr_db if error else None),
+                decibel_text(error.own_sqnr_db if error else None),
+                decibel_text(error.sqnr_db if error else None),
+                MISSING if error is None or error.cosine is None else f"{error.cosine:.3f}",
+            )
+        )
+    headings = ("#", "layer", "type", "lowest", "highest", "range", "weights", "own", "output", "cosine")
+    return "\n".join(columns(headings, rows, left=(1, 2, 5), flexible=1))

@@ -9,15 +9,16 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .text_tables import MISSING, cell_len, milliseconds_text, padded, shortened, size_text
+
 if TYPE_CHECKING:
     from .records import Measurement, Result
 
-__all__ = ["csv_text", "measurement_table", "milliseconds_text", "shortened", "size_text"]
+__all__ = ["csv_text", "measurement_table"]
 
 DEFAULT_WIDTH = 80
 SMALLEST_NAME = 12
 LONGEST_DEVICE = 18
-MISSING = "-"
 GAP = "  "
 SHARES = ("top1", "top5", "exact")  # shown in per cent
 HEADINGS = {"top1": "accuracy", "coco_map": "mAP", "coco_map50": "mAP50"}
@@ -70,24 +71,6 @@ def measurement_table(measurements: "Result | Iterable[Result]", *, width: int =
         else:
             lines.append(GAP.join([*names, *(padded(columns[head][row], -size) for head, size in rights.items())]))
     return "\n".join([*(line.rstrip() for line in lines), *notes(results, width)])
-
-
-def cell_len(text: str) -> int:
-    """Returns how many columns of a terminal a text takes: two for each sign of East Asian scripts."""
-    from rich.cells import cell_len as length
-
-    return length(text)
-
-
-def padded(text: str, width: int) -> str:
-    """Returns a text filled with blanks: on the right, or on the left for a negative width.
-
-    Examples:
-        >>> padded("a", 3), padded("a", -3)
-        ('a  ', '  a')
-    """
-    blanks = " " * (abs(width) - cell_len(text))
-    return text + blanks if width > 0 else blanks + text
 
 
 def as_list(measurements: "Result | Iterable[Result]") -> "list[Result]":
@@ -217,40 +200,3 @@ def csv_row(result: Any) -> dict[str, Any]:
     row["noise"] = "" if result.noise is None else "; ".join(result.noise.reasons)
     row["ratio"] = "" if result.ratio is None else result.ratio.median
     return {**row, "failure": ""}
-
-
-def size_text(size_bytes: int) -> str:
-    """Returns a file size in kB, from a million bytes on in MB (powers of 1000).
-
-    Examples:
-        >>> size_text(98_512), size_text(3_978_596), size_text(13_978_596)
-        ('98.5 kB', '3.98 MB', '14.0 MB')
-    """
-    if size_bytes < 999_950:  # from here on it would read 1000.0 kB
-        return f"{size_bytes / 1e3:.1f} kB"
-    return f"{size_bytes / 1e6:.2f} MB" if size_bytes < 9_995_000 else f"{size_bytes / 1e6:.1f} MB"
-
-
-def milliseconds_text(milliseconds: float) -> str:
-    """Returns a time with three decimals below 100 ms, one below a second and none above.
-
-    Examples:
-        >>> milliseconds_text(0.3021), milliseconds_text(123.45), milliseconds_text(1234.56)
-        ('0.302', '123.5', '1235')
-    """
-    if milliseconds < 100:
-        return f"{milliseconds:.3f}"
-    return f"{milliseconds:.1f}" if milliseconds < 1000 else f"{milliseconds:.0f}"
-
-
-def shortened(name: str, length: int) -> str:
-    """Returns ``name`` with its middle replaced by an ellipsis if it is longer than ``length``.
-
-    Examples:
-        >>> shortened("mobilenet_v2_pruned_int8.tflite", 20)
-        'mobilenet_…t8.tflite'
-    """
-    if len(name) <= length:
-        return name
-    tail = (length - 1) // 2
-    return name[: length - 1 - tail] + "…" + name[-tail:]

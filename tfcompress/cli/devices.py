@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from ..tables import size_text
+from ..text_tables import size_text
 from .parsing import UsageError, help_text, new_flags, parse, show
 
 __all__ = ["SUMMARY", "run"]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from ..files import write_atomically
-from ..listing import WIDTH, columns, count_text
 from ..targets import TARGETS
+from ..text_tables import WIDTH, columns, count_text
 from .parsing import UsageError, help_text, new_flags, parse, show
 
 if TYPE_CHECKING:

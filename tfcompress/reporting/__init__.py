@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..files import check_writable, write_atomically
 from ..records import Failure, Measurement, Result, as_list
-from ..tables import shortened
+from ..text_tables import shortened
 
 __all__ = ["report"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..account import LABEL
 from ..files import check_writable, write_atomically
 from ..inspection import Inspection, inspect
-from ..listing import decibel_text, fields, report_table
-from ..losses import LayerError, LayerReport, ranking
+from ..losses import LayerError, LayerReport, ranking, report_table
+from ..text_tables import decibel_text, fields
 
 if TYPE_CHECKING:
     from ..conversion import Conversion

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..profiles import Profile
 from ..records import Measurement
-from ..tables import milliseconds_text
+from ..text_tables import milliseconds_text
 from .plots import (
     COLOURS,
     GREY,
@@ -174,6 +174,6 @@ def rows_of(devices: Sequence[str], files: Sequence[str]) -> list[str]:
         >>> rows_of(["a", "b"], ["x"])
         ['x, a', 'x, b']
     """
-    from ..tables import shortened
+    from ..text_tables import shortened
 
     return [f"{shortened(file, 12)}, {shortened(device, 12)}" for file in files for device in devices]

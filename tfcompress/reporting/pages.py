@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..listing import bytes_text, count_text, decibel_text, number_text, share_text
-from ..tables import milliseconds_text, size_text
+from ..text_tables import bytes_text, count_text, decibel_text, milliseconds_text, number_text, share_text, size_text
 
 __all__ = ["render"]
 

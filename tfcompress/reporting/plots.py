@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..records import Measurement
-from ..tables import milliseconds_text, shortened
+from ..text_tables import milliseconds_text, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,208 @@
+"""How values read on a terminal: aligned columns 80 wide, labelled paragraphs, numbers with their units.
+
+Lays out text that it is given; what a value says of itself stands beside the value.
+"""
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "MISSING",
+    "WIDTH",
+    "bytes_text",
+    "cell_len",
+    "columns",
+    "count_text",
+    "decibel_text",
+    "fields",
+    "fitted_name",
+    "milliseconds_text",
+    "number_text",
+    "padded",
+    "share_text",
+    "shortened",
+    "size_text",
+]
+
+WIDTH = 80
+LABEL = 10
+GAP = 1
+SMALLEST_FLEXIBLE = 8
+THOUSAND = 1000
+MISSING = "-"
+
+
+def columns(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: Iterable[int] = (0,), flexible: int = 0
+) -> list[str]:
+    """Returns lines of aligned columns, numbers flush right, not wider than 80 unless the fixed columns are.
+
+    Args:
+        headings: one for each column.
+        rows: a text for each column.
+        left: the columns that are flush left. Default: the first.
+        flexible: the column whose texts lose their middle where the line would be too long. Default: the first.
+
+    Examples:
+        >>> print(*columns(("layer", "zeros"), [("stem", "3%"), ("dense", "75%")]), sep="\\n")
+        layer zeros
+        ───────────
+        stem     3%
+        dense   75%
+    """
+    table = [list(row) for row in rows]
+    widths = [max(len(heading), *(len(row[i]) for row in table), 0) for i, heading in enumerate(headings)]
+    fixed = sum(widths) - widths[flexible] + GAP * (len(widths) - 1)
+    widths[flexible] = min(widths[flexible], max(WIDTH - fixed, SMALLEST_FLEXIBLE, len(headings[flexible])))
+    flush = set(left)
+
+    def line(cells: Sequence[str]) -> str:
+        fitted = [fitted_name(cell, widths[i]) if i == flexible else cell for i, cell in enumerate(cells)]
+        texts = [cell.ljust(widths[i]) if i in flush else cell.rjust(widths[i]) for i, cell in enumerate(fitted)]
+        return (" " * GAP).join(texts).rstrip()
+
+    return [line(headings), "─" * min(WIDTH, sum(widths) + GAP * (len(widths) - 1)), *(line(row) for row in table)]
+
+
+def fields(pairs: Iterable[tuple[str, str]], *, label_width: int = LABEL) -> list[str]:
+    """Returns one paragraph for each (label, text), wrapped at 80 columns.
+
+    Args:
+        pairs: labels and texts.
+        label_width: columns that a label takes. Default: 10.
+
+    Examples:
+        >>> fields([("size", "98,496 bytes")])
+        ['size      98,496 bytes']
+    """
+    lines = []
+    for label, text in pairs:
+        first, other = label.ljust(label_width), " " * label_width
+        lines += textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=other, break_on_hyphens=False)
+    return lines
+
+
+def fitted_name(path: str, width: int) -> str:
+    """Returns a layer's name in this width; its last part says more than the scopes before it.
+
+    Examples:
+        >>> fitted_name("MobilenetV1/Conv2d_1_depthwise", 24)
+        'Conv2d_1_depthwise'
+    """
+    return shortened(path if len(path) <= width else path.rsplit("/", 1)[-1], width)
+
+
+def shortened(name: str, length: int) -> str:
+    """Returns ``name`` with its middle replaced by an ellipsis if it is longer than ``length``.
+
+    Examples:
+        >>> shortened("mobilenet_v2_pruned_int8.tflite", 20)
+        'mobilenet_…t8.tflite'
+    """
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 2
+    return name[: length - 1 - tail] + "…" + name[-tail:]
+
+
+def cell_len(text: str) -> int:
+    """Returns how many columns of a terminal a text takes: two for each sign of East Asian scripts."""
+    from rich.cells import cell_len as length
+
+    return length(text)
+
+
+def padded(text: str, width: int) -> str:
+    """Returns a text filled with blanks: on the right, or on the left for a negative width.
+
+    Examples:
+        >>> padded("a", 3), padded("a", -3)
+        ('a  ', '  a')
+    """
+    blanks = " " * (abs(width) - cell_len(text))
+    return text + blanks if width > 0 else blanks + text
+
+
+def count_text(count: int) -> str:
+    """Returns a large number with a unit: thousand (k), million (M), billion (G), trillion (T).
+
+    Examples:
+        >>> count_text(27_648), count_text(12_501_632), count_text(512)
+        ('27.6 k', '12.5 M', '512')
+    """
+    value = float(count)
+    for unit in ("", " k", " M", " G"):
+        if value < 999.5:  # from here on it would read 1000
+            return f"{count}" if not unit else f"{value:.3g}{unit}"
+        value /= THOUSAND
+    return f"{value:.3g} T"
+
+
+def share_text(share: float) -> str:
+    """Returns a fraction in per cent, with a decimal below ten.
+
+    Examples:
+        >>> share_text(0.75), share_text(0.043), share_text(0.0)
+        ('75%', '4.3%', '0%')
+    """
+    percent = 100 * share
+    if 0 < percent < 0.05:
+        return "<0.1%"
+    return f"{percent:.1f}%" if 0 < percent < 9.95 else f"{percent:.0f}%"
+
+
+def bytes_text(count: int) -> str:
+    """Returns a size, in bytes below 1000, else in kB or MB.
+
+    Examples:
+        >>> bytes_text(16), bytes_text(98_512)
+        ('16 bytes', '98.5 kB')
+    """
+    return f"{count} bytes" if count < THOUSAND else size_text(count)
+
+
+def number_text(value: float) -> str:
+    """Returns a real number with four digits.
+
+    Examples:
+        >>> number_text(3.14159), number_text(-128.0)
+        ('3.142', '-128')
+    """
+    return f"{value:.4g}"
+
+
+def decibel_text(value: float | None) -> str:
+    """Returns a ratio in decibels with a decimal; "exact" where there is no error, "-" where there is no ratio.
+
+    Examples:
+        >>> decibel_text(31.25), decibel_text(float("inf")), decibel_text(None)
+        ('31.2', 'exact', '-')
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    return "exact" if value == math.inf else f"{value:.1f}"
+
+
+def size_text(size_bytes: int) -> str:
+    """Returns a file size in kB, from a million bytes on in MB (powers of 1000).
+
+    Examples:
+        >>> size_text(98_512), size_text(3_978_596), size_text(13_978_596)
+        ('98.5 kB', '3.98 MB', '14.0 MB')
+    """
+    if size_bytes < 999_950:  # from here on it would read 1000.0 kB
+        return f"{size_bytes / 1e3:.1f} kB"
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes < 9_995_000 else f"{size_bytes / 1e6:.1f} MB"
+
+
+def milliseconds_text(milliseconds: float) -> str:
+    """Returns a time with three decimals below 100 ms, one below a second and none above.
+
+    Examples:
+        >>> milliseconds_text(0.3021), milliseconds_text(123.45), milliseconds_text(1234.56)
+        ('0.302', '123.5', '1235')
+    """
+    if milliseconds < 100:
+        return f"{milliseconds:.3f}"
+    return f"{milliseconds:.1f}" if milliseconds < 1000 else f"{milliseconds:.0f}"
