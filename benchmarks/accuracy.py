@@ -23,7 +23,7 @@ from typing import Any
 from absl import flags
 
 from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
-from tfcompress.files import write_atomically
+from tfcompress.system import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ("resnet8", "mnist", "mobilenet", "reference")
@@ -77,7 +77,7 @@ def _flags() -> flags.FlagValues:
 
 def answers(tflite: Any, x: Any, *, xnnpack: bool = True) -> Any:
     """Returns the file's outputs for float inputs."""
-    from tfcompress.interpreter import open_model
+    from tfcompress.tflite import open_model
 
     file = open_model(tflite, xnnpack=xnnpack)
     return next(iter(file.run({file.inputs[0].name: x}).values()))
@@ -170,8 +170,8 @@ def mobilenet(seed: int) -> dict[str, float]:
     import numpy as np
 
     import tfcompress as tfc
-    from tfcompress.costs import multiply_adds
-    from tfcompress.shrinking import latency_ratio
+    from tfcompress.layers import multiply_adds
+    from tfcompress.pruning import latency_ratio
 
     keras.utils.set_random_seed(seed)
     model = keras.applications.MobileNet(weights=None, input_shape=(224, 224, 3))

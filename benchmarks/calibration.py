@@ -23,7 +23,7 @@ from absl import flags
 from conversion import prepare
 
 from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
-from tfcompress.files import write_atomically
+from tfcompress.system import write_atomically
 
 PEER, SAME_BATCH, PLAIN = "float inference", "min_max, batch 8", "min_max"
 BATCH = 8
@@ -47,7 +47,7 @@ def infer(content: bytes, samples: np.ndarray) -> None:
     """Runs the samples through the float file, nothing exposed and nothing looked at."""
     from ai_edge_litert.interpreter import Interpreter
 
-    from tfcompress.quiet import native_stderr_silenced
+    from tfcompress.system import native_stderr_silenced
 
     with native_stderr_silenced():
         interpreter = Interpreter(model_content=content, num_threads=THREADS)
@@ -65,13 +65,12 @@ def infer(content: bytes, samples: np.ndarray) -> None:
 
 def contenders(content: bytes, samples: np.ndarray) -> dict[str, Callable[[], object]]:
     """Returns what is timed, by name."""
-    from tfcompress import quantization
-    from tfcompress.calibration import calibrate
+    from tfcompress.calibration import OBSERVERS, Observer, calibrate
     from tfcompress.data import load_representative
-    from tfcompress.observers import OBSERVERS, Observer
+    from tfcompress.quantization import quantizers
 
     specs = inputs(content)
-    needed = set(quantization.needed_ranges(content))
+    needed = set(quantizers.needed_ranges(content))
 
     def run(observer: Observer, batch: int | None = None) -> object:
         data = load_representative(samples, specs)
@@ -86,8 +85,8 @@ def contenders(content: bytes, samples: np.ndarray) -> dict[str, Callable[[], ob
 
 def inputs(content: bytes) -> list:
     """Returns what the file accepts."""
-    from tfcompress import flatbuffer
-    from tfcompress.arrays import InputSpec
+    from tfcompress.data import InputSpec
+    from tfcompress.tflite import flatbuffer
 
     model = flatbuffer.parse(content)
     return [

@@ -24,7 +24,7 @@ from typing import Any
 from absl import flags
 
 from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
-from tfcompress.files import write_atomically
+from tfcompress.system import write_atomically
 
 WHOLE = ("tfcompress", "TFLiteConverter", "ai-edge-quantizer")
 PARTS = ("tfcompress of .tflite", "ai-edge-quantizer of .tflite")
@@ -53,7 +53,7 @@ def prepare(folder: Path, count: int) -> None:
     import keras
     import numpy as np
 
-    from tfcompress import lowering
+    from tfcompress.lowering import float_model
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def prepare(folder: Path, count: int) -> None:
     if len({tuple(row) for row in answers.round(4)}) != 20:
         raise SystemExit("the prepared model does not tell its inputs apart")
     model.save(folder / "model.keras")
-    (folder / "float.tflite").write_bytes(lowering.lower_keras(model).content)
+    (folder / "float.tflite").write_bytes(float_model.lower_keras(model).content)
     np.save(folder / "samples.npy", samples.astype(np.float32))
 
 
@@ -150,20 +150,23 @@ def convert_with_their_ranges(folder: Path, count: int) -> dict:
     """Writes our file once more, from the very ranges that TFLiteConverter's calibrator measured."""
     import keras
 
-    from tfcompress import TARGETS, flatbuffer, lowering, quantization
+    from tfcompress import TARGETS
+    from tfcompress.lowering import float_model
+    from tfcompress.quantization import quantizers
+    from tfcompress.tflite import flatbuffer
 
     model = keras.models.load_model(folder / "model.keras", compile=False)
     converter = their_converter(model, Stream(folder / "samples.npy", count))
     converter._experimental_calibrate_only = True
     calibrated = flatbuffer.parse(converter.convert())
-    lowered = lowering.lower_keras(model)
+    lowered = float_model.lower_keras(model)
     hub = flatbuffer.parse(lowered.content)
     ranges = {}
     for mine, other in zip(flatbuffer.activation_tensors(hub), flatbuffer.activation_tensors(calibrated), strict=True):
         measured = calibrated.subgraphs[0].tensors[other].quantization
         name = flatbuffer.tensor_name(hub.subgraphs[0].tensors[mine])
         ranges[name] = float(measured.min[0]), float(measured.max[0])
-    content = quantization.quantize(lowered.content, ranges, TARGETS["cpu-int8"])
+    content = quantizers.quantize(lowered.content, ranges, TARGETS["cpu-int8"])
     (folder / "tfcompress, their ranges.tflite").write_bytes(content)
     return {"tensors": len(ranges)}
 

@@ -23,7 +23,7 @@ from absl import flags
 
 from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
 from tfcompress.errors import DeviceError, TfcompressError
-from tfcompress.files import write_atomically
+from tfcompress.system import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfcompress" / "devicelab"

@@ -23,10 +23,9 @@ import numpy as np
 from absl import flags
 
 from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
-from tfcompress.devices.local import LocalDevice
-from tfcompress.figures import Ratio
-from tfcompress.files import write_atomically
-from tfcompress.profiles import Profile
+from tfcompress.measurement import Profile, Ratio
+from tfcompress.measurement.devices import LocalDevice
+from tfcompress.system import write_atomically
 
 SIDE = 96
 RUNS, WARMUP_RUNS = 50, 5  # the other tool's own
@@ -49,8 +48,7 @@ def prepare(folder: Path, count: int) -> None:
     import keras
 
     import tfcompress
-    from tfcompress.interpreter import open_model
-    from tfcompress.tensors import to_raw
+    from tfcompress.tflite import open_model, to_raw
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfcompress.files import write_atomically
+from tfcompress.system import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD, PAGE, README = ROOT / "benchmarks" / "reference.json", ROOT / "docs" / "results.md", ROOT / "README.md"

@@ -19,7 +19,7 @@ from pathlib import Path
 from absl import flags
 
 from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
-from tfcompress.files import write_atomically
+from tfcompress.system import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_FACTOR = 1000
@@ -51,12 +51,13 @@ def digits_cases(seeds: int, samples: int) -> Iterator[Case]:
     """Yields the digits model as it is and with scaled channels."""
     import numpy as np
 
-    from tfcompress import flatbuffer, lowering, sources
-    from tfcompress.digits import load_digits
-    from tfcompress.repair.equalization import find_pairs, rescale
+    from tfcompress.conversion.repair.equalization import find_pairs, rescale
+    from tfcompress.data import load_digits
+    from tfcompress.lowering import float_model, sources
+    from tfcompress.tflite import flatbuffer
 
     digits = load_digits(seed=0)
-    lowered = lowering.lower_keras(sources.open_source(ROOT / "models" / "digits" / "digits.keras").value)
+    lowered = float_model.lower_keras(sources.open_source(ROOT / "models" / "digits" / "digits.keras").value)
     pairs = find_pairs(flatbuffer.parse(lowered.content))
     rest = lowered.inputs, digits.x_train[:samples], digits.x_test, digits.y_test
     yield Case("digits", lowered.content, *rest)
@@ -70,13 +71,13 @@ def resnet_cases(folder: Path, samples: int) -> Iterator[Case]:
     """Yields the official ResNet-8 if it is there."""
     import numpy as np
 
-    from tfcompress import lowering
+    from tfcompress.lowering import float_model
 
     model, pictures = folder / "mlperf_resnet8" / "pretrainedResnet.tflite", folder / "cifar10" / "cifar10_subset.npz"
     if not (model.is_file() and pictures.is_file()):
         print(f"ResNet-8 left out: no {model}", file=sys.stderr)
         return
-    lowered = lowering.lower_flatbuffer(model.read_bytes(), place=model.name)
+    lowered = float_model.lower_flatbuffer(model.read_bytes(), place=model.name)
     with np.load(pictures) as data:
         x_train, x_test, y_test = (data[name] for name in ("x_train", "x_test", "y_test"))
     rest = x_train[:samples].astype(np.float32), x_test.astype(np.float32), y_test.ravel()
@@ -87,10 +88,13 @@ def measure_case(case: Case, *, per_channel: bool) -> list[dict]:
     """Returns one row for each way to repair the case."""
     import numpy as np
 
-    from tfcompress import TARGETS, calibration, data, quantization
-    from tfcompress.interpreter import open_model
-    from tfcompress.repair import METHODS, repair
-    from tfcompress.repair.scores import answers, score
+    from tfcompress import TARGETS
+    from tfcompress.calibration import calibrator as calibration
+    from tfcompress.conversion.repair import METHODS, repair
+    from tfcompress.conversion.repair.scores import answers, score
+    from tfcompress.data import loading as data
+    from tfcompress.quantization import quantizers
+    from tfcompress.tflite import open_model
 
     target = dataclasses.replace(TARGETS["cpu-int8"], per_channel=per_channel)
     name = case.inputs[0].name
@@ -101,7 +105,7 @@ def measure_case(case: Case, *, per_channel: bool) -> list[dict]:
     def outputs(content: bytes):
         return next(iter(open_model(content).run({name: case.x}).values()))
 
-    ranges = quantization.complete_ranges(case.content, calibration.calibrate(case.content, samples()).ranges)
+    ranges = quantizers.complete_ranges(case.content, calibration.calibrate(case.content, samples()).ranges)
     wanted = answers(case.content, {name: case.x})
     expected = outputs(case.content).argmax(axis=1)
     rows = []
@@ -114,7 +118,7 @@ def measure_case(case: Case, *, per_channel: bool) -> list[dict]:
             content, found = repaired.content, repaired.ranges
             kept = [step.method for step in repaired.steps if step.kept]
         seconds = time.perf_counter() - start
-        integer = quantization.quantize(content, found, target)
+        integer = quantizers.quantize(content, found, target)
         predicted = outputs(integer).argmax(axis=1)
         rows.append(
             {

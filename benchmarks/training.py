@@ -21,7 +21,7 @@ from typing import Any
 from absl import flags
 
 from tfcompress.cli.parsing import UsageError, help_text, new_flags, parse
-from tfcompress.files import write_atomically
+from tfcompress.system import write_atomically
 
 KINDS = ("float", "pruning", "qat")
 FRAMEWORKS = ("tfcompress", "tfmot")

@@ -15,8 +15,8 @@ import outcome
 from absl import flags
 from PIL import Image, ImageDraw
 
-from tfcompress.anchors import anchor_grid, map_shapes, targets
-from tfcompress.suppression import Detections
+from tfcompress.detection import Detections, anchor_grid, map_shapes
+from tfcompress.detection.anchors import targets
 
 CLASSES = ("RBC", "WBC", "Platelets")
 COLOURS = ("red", "blue", "green")
@@ -121,7 +121,7 @@ def augment(x: Any, y: Any) -> tuple[Any, Any]:
 
 def losses() -> dict[str, Any]:
     """Returns what training makes small."""
-    from tfcompress.detection_losses import box_loss, focal_loss
+    from tfcompress.detection import box_loss, focal_loss
 
     return {"boxes": box_loss, "logits": focal_loss}
 
@@ -142,7 +142,7 @@ def draw(
 
 def answers(file: Path, folder: Path, test: Any, names: Sequence[str]) -> list[str]:
     """Draws what the file answers to the first test picture with all three kinds; returns it in words."""
-    from tfcompress.interpreter import open_model
+    from tfcompress.tflite import open_model
 
     chosen = next(i for i, kinds in enumerate(test["classes"]) if set(range(len(CLASSES))) <= set(kinds.tolist()))
     picture = test["x"][chosen]
@@ -159,7 +159,7 @@ def answers(file: Path, folder: Path, test: Any, names: Sequence[str]) -> list[s
 
 def run(values: flags.FlagValues) -> None:
     """Trains and measures as the flags say."""
-    from tfcompress.postprocessing import OP
+    from tfcompress.detection.postprocessing import OP
 
     folder = Path(values.data)
     x, cells, _ = load(folder, TRAIN)

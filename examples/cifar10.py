@@ -86,7 +86,7 @@ def augment(x: Any, y: Any) -> tuple[Any, Any]:
 
 def answers(file: Path, folder: Path, x: np.ndarray, y: np.ndarray) -> list[str]:
     """Returns what the int8 model says to the first test pictures, and draws them."""
-    from tfcompress.interpreter import open_model
+    from tfcompress.tflite import open_model
 
     said = next(iter(open_model(file).run(x[:SHOWN]).values())).argmax(axis=1)
     outcome.draw_answers(folder / "answers.png", x[:SHOWN], said, y[:SHOWN], CLASSES)

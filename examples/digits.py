@@ -13,7 +13,7 @@ import numpy as np
 import outcome
 from absl import flags
 
-from tfcompress.digits import Digits, load_digits
+from tfcompress.data import Digits, load_digits
 
 SHOWN = 20
 CLASSES = tuple(map(str, range(10)))
@@ -47,7 +47,7 @@ def build() -> Any:
 
 def answers(file: Path, folder: Path, data: Digits) -> list[str]:
     """Returns what the int8 model says to the first test pictures, and draws them."""
-    from tfcompress.interpreter import open_model
+    from tfcompress.tflite import open_model
 
     said = next(iter(open_model(file).run(data.x_test[:SHOWN]).values())).argmax(axis=1)
     outcome.draw_answers(folder / "answers.png", 1 - data.x_test[:SHOWN], said, data.y_test[:SHOWN], CLASSES)

@@ -21,8 +21,8 @@ from tfcompress.cli.parsing import help_text, new_flags, parse
 from tfcompress.cli.progress import say
 from tfcompress.demo import layer_sparsity, made_folder, narrator
 from tfcompress.errors import DataError, TrainingError
-from tfcompress.files import write_atomically
-from tfcompress.tables import measurement_table
+from tfcompress.measurement import measurement_table
+from tfcompress.system import write_atomically
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 LATER_RATE = 0.3  # of the learning rate, for a model that is trained on
@@ -318,7 +318,7 @@ def run_flags(task: Task, recipe: Recipe, values: flags.FlagValues) -> dict[str,
     Raises:
         TrainingError: it was trained at full length, and a claim does not hold.
     """
-    from tfcompress.quiet import converter_silenced
+    from tfcompress.system import converter_silenced
 
     say("Loading TensorFlow ...")
     with converter_silenced(debug=values.debug):

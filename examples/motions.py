@@ -79,7 +79,7 @@ def augment(x: Any, y: Any) -> tuple[Any, Any]:
 
 def answers(file: Path, x: np.ndarray, y: np.ndarray) -> list[str]:
     """Returns one line for a recording of each class."""
-    from tfcompress.interpreter import open_model
+    from tfcompress.tflite import open_model
 
     chosen = [int(np.flatnonzero(y == label)[0]) for label in range(len(CLASSES))]
     logits = next(iter(open_model(file).run(x[chosen]).values()))

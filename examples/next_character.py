@@ -11,7 +11,7 @@ import outcome
 import sms_spam
 from absl import flags
 
-from tfcompress.tokens import Tokenizer
+from tfcompress.data import Tokenizer
 
 LENGTH = 64
 NOTHING = -1  # a place behind a message's end: neither learned nor judged
@@ -42,7 +42,7 @@ def next_right(outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
 
 def greedy(file: Path, tokenizer: Tokenizer, beginning: str) -> str:
     """Returns the message that begins so, each further character the most likely one, to its end or 64 characters."""
-    from tfcompress.interpreter import open_model
+    from tfcompress.tflite import open_model
 
     model = open_model(file)
     ids = tokenizer([beginning])
@@ -63,7 +63,7 @@ def loss() -> Any:
 
 def build(vocabulary: int) -> Any:
     """Returns the untrained model, (n, 64) int32 to (n, 64, vocabulary) logits."""
-    from tfcompress.zoo.text import next_character
+    from tfcompress.zoo import next_character
 
     return next_character(length=LENGTH, vocabulary=vocabulary, filters=80)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tfcompress.tables import SHARES
-from tfcompress.text_tables import padded
+from tfcompress.measurement.tables import SHARES
+from tfcompress.system.text_tables import padded
 
 FILES = ("float32", "int8_ptq", "int8_qat")
 

@@ -14,7 +14,7 @@ import numpy as np
 import outcome
 from absl import flags
 
-from tfcompress.tokens import Tokenizer
+from tfcompress.data import Tokenizer
 
 ORIGIN = "the UCI SMS Spam Collection (doi.org/10.24432/C5CC84, CC BY 4.0), tab separated with a row of headings"
 NAME = "SMSSpamCollection"
@@ -69,21 +69,21 @@ def augment(ids: Any, y: Any) -> tuple[Any, Any]:
 
 def build(embedding: int, filters: int) -> Any:
     """Returns the untrained model, (n, 64) int32 to (n, 2) logits."""
-    from tfcompress.zoo.text import text_cnn
+    from tfcompress.zoo import text_cnn
 
     return text_cnn(length=LENGTH, vocabulary=VOCABULARY, embedding=embedding, filters=filters, name="sms_spam")
 
 
 def answers(file: Path, folder: Path, tokenizer: Tokenizer, messages: Messages) -> list[str]:
     """Returns what the int8 model says about one test message of each class; writes the bundle."""
-    from tfcompress import bundle
-    from tfcompress.interpreter import open_model
+    from tfcompress.bundling import device_folder
+    from tfcompress.tflite import open_model
 
     model = open_model(file)
     chosen = [int(np.flatnonzero(messages.y_test == label)[0]) for label in range(len(CLASSES))]
     ids = tokenizer([messages.test_texts[i] for i in chosen])
     said = next(iter(model.run(ids).values())).argmax(axis=1)
-    bundle.write(
+    device_folder.write(
         file.read_bytes(),
         folder / "bundle",
         source="sms_spam.keras",

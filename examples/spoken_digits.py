@@ -1,4 +1,4 @@
-"""Which digit is spoken? Log-mel features by ``tfcompress.log_mel``, a DS-CNN, compressed to full integers.
+"""Which digit is spoken? Log-mel features by ``tfcompress.data.log_mel``, a DS-CNN, compressed to full integers.
 
 The front end stays outside of the model, see there why: the same NumPy file computes the features here and on a device.
 """
@@ -16,8 +16,8 @@ import numpy as np
 import outcome
 from absl import flags
 
+from tfcompress.data import LogMel
 from tfcompress.errors import DataError
-from tfcompress.log_mel import LogMel
 
 ORIGIN = (
     "1000 recordings of the Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0), "
@@ -110,11 +110,11 @@ def augment(x: Any, y: Any) -> tuple[Any, Any]:
 
 def answers(file: Path, folder: Path, sounds: Sounds) -> list[str]:
     """Returns what the int8 model hears in the first test recording of each digit; writes the bundle."""
-    from tfcompress import bundle
-    from tfcompress.interpreter import open_model
+    from tfcompress.bundling import device_folder
+    from tfcompress.tflite import open_model
 
     model = open_model(file)
-    bundle.write(
+    device_folder.write(
         file.read_bytes(),
         folder / "bundle",
         source="spoken_digits.keras",

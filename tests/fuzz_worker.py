@@ -11,8 +11,9 @@ import numpy as np
 
 
 def read_flatbuffer(path):
-    from tfcompress import flatbuffer, metadata, verification
-    from tfcompress.targets import TARGETS
+    from tfcompress.conversion import verification
+    from tfcompress.quantization.targets import TARGETS
+    from tfcompress.tflite import flatbuffer, metadata
 
     content = Path(path).read_bytes()
     model = flatbuffer.parse(content)
@@ -23,19 +24,19 @@ def read_flatbuffer(path):
 
 
 def open_interpreter(path):
-    from tfcompress.devices.agent import run_request
+    from tfcompress.measurement.devices.on_device.agent import run_request
 
     run_request({"model": path, "threads": 1, "warmup_runs": 0, "runs": 1, "seed": 0, "debug": False})
 
 
 def open_source(path):
-    from tfcompress.sources import open_source
+    from tfcompress.lowering.sources import open_source
 
     open_source(path)
 
 
 def read_data(path):
-    from tfcompress.data import InputSpec, load_representative
+    from tfcompress.data.loading import InputSpec, load_representative
 
     specs = [InputSpec("image", (None, 8, 8, 3), np.dtype(np.float32))]
     for _ in load_representative(path, specs).batches(4):

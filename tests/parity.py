@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfcompress.interpreter import open_model
+from tfcompress.tflite.interpreter import open_model
 
 
 def samples(lowered, count: int = 5, seed: int = 0, highest: int = 9, sizes: dict | None = None) -> dict:

@@ -11,9 +11,9 @@ import pages
 import pytest
 
 import tfcompress
-from tfcompress.bundle.op_resolver import resolver_code
-from tfcompress.digits import load_digits
-from tfcompress.precision import read_rules
+from tfcompress.bundling.op_resolver import resolver_code
+from tfcompress.data.digits import load_digits
+from tfcompress.quantization.precision import read_rules
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

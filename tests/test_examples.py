@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tfcompress.digits import load_digits
+from tfcompress.data.digits import load_digits
+from tfcompress.data.tokens import Tokenizer
 from tfcompress.errors import TrainingError
-from tfcompress.interpreter import open_model
-from tfcompress.tokens import Tokenizer
+from tfcompress.tflite.interpreter import open_model
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {  # the folder of its data

@@ -1,4 +1,4 @@
-"""Who may import whom: the table of docs/architecture.md, read from the source without importing it."""
+"""Who may import whom: the table of docs/architecture.md, one row a package, read from the source without importing it."""
 
 import ast
 import re
@@ -11,28 +11,63 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tfcompress"
 
-# A module may import modules of a lower rank, and those that stand before it in its own rank. A folder stands for
-# all of its modules, which may import each other. Names of modules that later versions bring do no harm.
-RANKS = {
-    0: """errors files quiet child shapes schedules masks affine tensors histograms clipping observers overrides
-          operators targets precision tables listing metrics differences figures profiles conditions records ranges measured_ranges scalings
-          arrays scripts elements images samples data anchors suppression detection scoring truth digits log_mel tokens torch_files""",
-    1: "trust backend signatures feeding legacy fake_quantization rules interception layer_choice phases recovery averages call_graph points tracking fused_norm integer_sums rounded_calls training_state costs balance channels importance removal constraints masking pruning channel_pruning clustering penalties waiting distillation detection_losses zoo",
-    2: """isolation hdf5 flatbuffer substitutions metadata_tables metadata fingerprints interpreter trial stored roles summaries
-          inspection matching pairing detaching losses comparison agreement torch_modules sources constants static_shapes postprocessing
-          subgraphs lowered freezing tracing lowering_keras tensorflow_v1 lowering_tensorflow lowering_tflite
-          layouts free_batch torch_examples torch_source lowering suspicion tfrecords calibration converter_calibration recipes quantization repair compatibility
-          verification account ranging conversion proof qat""",
-    3: "devices evaluating sessions fleet measurement",
-    4: "shrinking bundle search reporting security",
-    5: "__init__ cli demo __main__",
+
+class Row(NamedTuple):
+    """What a package may import.
+
+    Args:
+        floor: packages of lower floors may be imported, and those that stand before it on its own.
+        loads: frameworks that its modules may load at once; anything is allowed inside functions.
+    """
+
+    floor: int
+    loads: str = "none"
+
+
+NUMPY, KERAS, LITERT = "none", "keras", "litert"
+TABLE = {
+    "errors": Row(0),
+    "system": Row(0),
+    "data": Row(1),
+    "metrics": Row(1),
+    "tflite": Row(1, LITERT),
+    "quantization": Row(2, LITERT),
+    "layers": Row(2, KERAS),
+    "detection": Row(2, LITERT),
+    "zoo": Row(2, KERAS),
+    "calibration": Row(3, LITERT),
+    "comparison": Row(3, LITERT),
+    "lowering": Row(3, LITERT),
+    "conversion": Row(4, LITERT),
+    "measurement": Row(4),
+    "pruning": Row(5, KERAS),
+    "qat": Row(5, KERAS),
+    "distillation": Row(5, KERAS),
+    "bundling": Row(6, LITERT),
+    "reporting": Row(6),
+    "cli": Row(7),
+    "__init__": Row(7),
+    "demo": Row(7, KERAS),
 }
-ORDER = {name: (rank, i) for rank, names in RANKS.items() for i, name in enumerate(names.split())}
+ORDER = {name: (row.floor, i) for i, (name, row) in enumerate(TABLE.items())}
 
 TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "jax", "torch"}
 INTERPRETER = {"ai_edge_litert"}
-BOARD = {*RANKS[0].split(), "interpreter", *RANKS[3].split()}
-CONVERTER = {"freezing", "quantization", "converter_calibration"}
+FORBIDDEN = {NUMPY: TENSORFLOW | INTERPRETER, KERAS: {"torch", "tf_keras", "jax"}, LITERT: {"torch", "tf_keras", "jax"}}
+# What runs on a board, where NumPy and LiteRT are all there is.
+ON_DEVICE = {
+    "errors",
+    "system.quiet",
+    "tflite.affine",
+    "tflite.tensors",
+    "tflite.interpreter",
+    "measurement.latency",
+    "measurement.profiles",
+    "measurement.conditions",
+    "measurement.devices.on_device",
+}
+CONVERTER = {"lowering.freezing", "quantization.quantizers", "calibration.converter_calibrator"}
+SETS_CONSTRAINTS = "layers.constraints"
 
 
 class Import(NamedTuple):
@@ -57,6 +92,10 @@ PACKAGES = {name for name in MODULES if (PACKAGE / name.replace(".", "/")).is_di
 
 def top(name: str) -> str:
     return name.partition(".")[0]
+
+
+def is_on_device(name: str) -> bool:
+    return any(name == part or name.startswith(f"{part}.") for part in ON_DEVICE)
 
 
 def walk(node: ast.AST, is_lazy: bool = False) -> Iterator[tuple[ast.AST, bool]]:
@@ -88,11 +127,14 @@ def imports(name: str, tree: ast.AST) -> list[Import]:
 
 
 def own(target: str) -> str | None:
-    """Returns the table's name of one of our modules, None for anything else."""
+    """Returns the dotted name of one of our modules below the package, None for anything else."""
     parts = target.split(".")
-    if parts[0] != "tfcompress" or len(parts) < 2:
+    if parts[0] != "tfcompress":
         return None
-    return parts[1] if parts[1] in ORDER or parts[1] in MODULES else "__init__"
+    for end in range(len(parts), 1, -1):
+        if ".".join(parts[1:end]) in MODULES:
+            return ".".join(parts[1:end])
+    return "__init__"
 
 
 def touches_tf_lite(tree: ast.AST) -> list[int]:
@@ -116,69 +158,87 @@ def assigns_constraint(tree: ast.AST) -> list[int]:
     return lines
 
 
+def exported(tree: ast.Module) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns public names with their modules: those that a type checker reads, and those that ``lazy_exports`` finds."""
+    read, found = {}, {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for each in ast.walk(node):
+                if isinstance(each, ast.ImportFrom):
+                    read |= {alias.asname or alias.name: each.module or "" for alias in each.names}
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy_exports":
+            found = {name: module for module, names in ast.literal_eval(node.args[1]).items() for name in names}
+            for keyword in node.keywords:
+                for path in ast.literal_eval(keyword.value):
+                    found[path.rpartition(".")[2]] = path.rpartition(".")[0]
+    return read, found
+
+
 each_module = pytest.mark.parametrize("name", MODULES)
 
 
 @each_module
 def test_module_is_in_the_table(name):
-    assert top(name) in ORDER, (
-        f"{name} has no rank: add it to RANKS in {Path(__file__).name} and to docs/architecture.md"
-    )
+    assert top(name) in TABLE, f"{name}: add its package to TABLE in {Path(__file__).name} and to docs/architecture.md"
 
 
 @each_module
-def test_module_imports_what_stands_before_it(name):
+def test_module_imports_what_stands_before_its_package(name):
     here = ORDER[top(name)]
     for target, line, _ in imports(name, MODULES[name]):
         module = own(target)
-        if module is not None and module != top(name):
-            assert ORDER.get(module, here) < here, (
-                f"tfcompress/{name}.py:{line} imports {module}, which stands after it"
-            )
+        if module is not None and top(module) != top(name):
+            assert ORDER[top(module)] < here, f"tfcompress/{name}.py:{line} imports {module}, which stands after it"
 
 
 @each_module
-def test_low_ranks_load_no_framework(name):
-    rank = ORDER[top(name)][0]
-    # The command line and the package itself are of rank 5, yet --help must answer before TensorFlow has loaded.
-    forbidden = TENSORFLOW | INTERPRETER if rank == 0 or top(name) in ("cli", "__init__") else set()
+def test_a_package_loads_only_its_frameworks(name):
+    # The command line and the package itself load none, though all else is below them: --help must answer before.
     for target, line, is_lazy in imports(name, MODULES[name]):
-        assert is_lazy or top(target) not in forbidden, f"tfcompress/{name}.py:{line} imports {target} at once"
+        allowed = is_lazy or top(target) not in FORBIDDEN[TABLE[top(name)].loads]
+        assert allowed or is_on_device(name), f"tfcompress/{name}.py:{line} imports {target} at once"
 
 
 @each_module
-def test_the_board_never_imports_a_framework(name):
-    if top(name) in BOARD:
+def test_the_device_never_imports_a_framework(name):
+    if is_on_device(name):
         for target, line, _ in imports(name, MODULES[name]):
             assert top(target) not in TENSORFLOW, f"tfcompress/{name}.py:{line} imports {target}: no TensorFlow there"
-            assert own(target) is None or own(target) in BOARD, f"tfcompress/{name}.py:{line} imports {target}"
+            module = own(target)
+            assert module is None or is_on_device(module), f"tfcompress/{name}.py:{line} imports {module}"
 
 
 @each_module
-def test_only_freezing_and_quantization_touch_tf_lite(name):
+def test_only_the_converter_modules_touch_tf_lite(name):
     assert name in CONVERTER or not touches_tf_lite(MODULES[name]), f"tfcompress/{name}.py touches tf.lite"
 
 
 @each_module
 def test_only_one_module_sets_constraints(name):
     lines = assigns_constraint(MODULES[name])
-    assert name == "constraints" or not lines, f"tfcompress/{name}.py sets a constraint in lines {lines}"
+    assert name == SETS_CONSTRAINTS or not lines, f"tfcompress/{name}.py sets a constraint in lines {lines}"
 
 
-@each_module
-def test_architecture_lists_the_module(name):
-    text = re.sub(r"```.*?```", "", (ROOT / "docs" / "architecture.md").read_text(), flags=re.DOTALL)
-    spans = re.findall(r"`([^`]+)`", text)
-    words = {word for span in spans for word in re.findall(r"\w+", span)}
-    missing = set(name.split(".")) - words
-    assert not missing, f"docs/architecture.md does not list {name}"
+@pytest.mark.parametrize("name", sorted(PACKAGES))
+def test_a_package_says_its_question_and_exports_what_a_type_checker_reads(name):
+    first = (ast.get_docstring(MODULES[name]) or "").split("\n")[0]
+    assert first.endswith(("?", ".")), f"tfcompress/{name}/__init__.py says no question"
+    read, found = exported(MODULES[name])
+    if found:
+        assert read == found
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name not in ("errors", "demo", "__init__")])
+def test_architecture_has_a_row_for_the_package(name):
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert re.search(rf"^\| {TABLE[name].floor} \|.*`{name}/`", text, re.MULTILINE), f"docs/architecture.md: no {name}/"
 
 
 def test_the_rules_see_what_they_look_for():
     tree = ast.parse(
         "import tensorflow as tf\n"
-        "from . import errors\n"
-        "from .data import Samples\n"
+        "from .. import errors\n"
+        "from ..data import Samples\n"
         "if TYPE_CHECKING:\n    import torch\n"
         "def lazily():\n    import keras\n"
         "    tf.lite.Interpreter\n"
@@ -186,14 +246,17 @@ def test_the_rules_see_what_they_look_for():
         "setattr(variable, 'constraint', None)\n"
         "self.constraint = None\n"
         "from tensorflow.lite.python import convert\n"
+        "from .masks import magnitude\n"
     )
-    assert imports("masks", tree) == [
+    assert imports("pruning.schedules", tree) == [
         Import("tensorflow", 1, False),
         Import("tfcompress.errors", 2, False),
         Import("tfcompress.data.Samples", 3, False),
         Import("keras", 7, True),
         Import("tensorflow.lite.python.convert", 12, False),
+        Import("tfcompress.pruning.masks.magnitude", 13, False),
     ]
-    assert [own(i.target) for i in imports("masks", tree)] == [None, "errors", "data", None, None]
+    found = [own(i.target) for i in imports("pruning.schedules", tree)]
+    assert found == [None, "errors", "data", None, None, "pruning.masks"]
     assert touches_tf_lite(tree) == [12, 8]
     assert assigns_constraint(tree) == [9, 10]

@@ -12,8 +12,8 @@ import pytest
 
 import tfcompress as tfc
 from models import compiled, striped_pictures, tiny_cnn
-from tfcompress.interpreter import open_model
-from tfcompress.proof import SAME_ANSWERS
+from tfcompress.qat.file_agreement import SAME_ANSWERS
+from tfcompress.tflite.interpreter import open_model
 
 X, Y = striped_pictures(128)
 TEST_X = striped_pictures(1000, seed=1)[0]
@@ -27,7 +27,7 @@ MIRRORED = """
     import numpy as np
     import tfcompress as tfc
     from models import compiled, striped_pictures, tiny_cnn
-    from tfcompress.interpreter import open_model
+    from tfcompress.tflite.interpreter import open_model
 
     x, y = striped_pictures(256)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

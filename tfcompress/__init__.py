@@ -3,87 +3,61 @@
 Names are imported when they are first used, so that ``import tfcompress`` loads neither Keras nor TensorFlow.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .system.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from . import errors as errors
+    from . import metrics as metrics
+    from . import zoo as zoo
+    from .calibration import observers as observers
+    from .conversion import Conversion as Conversion
+    from .conversion import convert as convert
+    from .distillation import distill as distill
+    from .errors import TfcompressError as TfcompressError
+    from .layers import after_schedule as after_schedule
+    from .layers import quantization_points as quantization_points
+    from .measurement import Measurement as Measurement
+    from .measurement import measure as measure
+    from .pruning import ChannelPruning as ChannelPruning
+    from .pruning import L1Penalty as L1Penalty
+    from .pruning import MagnitudePruning as MagnitudePruning
+    from .pruning import WeightClustering as WeightClustering
+    from .pruning import importance as importance
+    from .pruning import masks as masks
+    from .pruning import remove_channels as remove_channels
+    from .pruning import schedules as schedules
+    from .qat import QuantizationAwareTraining as QuantizationAwareTraining
+    from .quantization import TARGETS as TARGETS
+    from .quantization import Target as Target
+    from .quantization import targets as targets
+    from .reporting import report as report
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "ChannelPruning": "channel_pruning",
-    "L1Penalty": "penalties",
-    "MagnitudePruning": "pruning",
-    "after_schedule": "waiting",
-    "distill": "distillation",
-    "remove_channels": "shrinking",
-    "QuantizationAwareTraining": "qat",
-    "Conversion": "conversion",
-    "convert": "conversion",
-    "Measurement": "records",
-    "measure": "measurement",
-    "report": "reporting",
-    "Target": "targets",
-    "TARGETS": "targets",
-    "WeightClustering": "clustering",
-    "TfcompressError": "errors",
-}
-_MODULES = ("errors", "importance", "masks", "metrics", "observers", "points", "schedules", "targets", "zoo")
-
-__all__ = [
-    "TARGETS",
-    "ChannelPruning",
-    "Conversion",
-    "L1Penalty",
-    "MagnitudePruning",
-    "Measurement",
-    "QuantizationAwareTraining",
-    "Target",
-    "TfcompressError",
-    "WeightClustering",
-    "__version__",
-    "after_schedule",
-    "convert",
-    "distill",
-    "errors",
-    "importance",
-    "masks",
-    "measure",
-    "metrics",
-    "observers",
-    "points",
-    "remove_channels",
-    "report",
-    "schedules",
-    "targets",
-    "zoo",
-]
-
-if TYPE_CHECKING:
-    from . import errors, importance, masks, metrics, observers, points, schedules, targets, zoo
-    from .channel_pruning import ChannelPruning
-    from .clustering import WeightClustering
-    from .conversion import Conversion, convert
-    from .distillation import distill
-    from .errors import TfcompressError
-    from .measurement import measure
-    from .penalties import L1Penalty
-    from .pruning import MagnitudePruning
-    from .qat import QuantizationAwareTraining
-    from .records import Measurement
-    from .reporting import report
-    from .shrinking import remove_channels
-    from .targets import TARGETS, Target
-    from .waiting import after_schedule
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module 'tfcompress' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "conversion": ["Conversion", "convert"],
+        "distillation": ["distill"],
+        "errors": ["TfcompressError"],
+        "layers": ["after_schedule"],
+        "measurement": ["Measurement", "measure"],
+        "pruning": ["ChannelPruning", "L1Penalty", "MagnitudePruning", "WeightClustering", "remove_channels"],
+        "qat": ["QuantizationAwareTraining"],
+        "quantization": ["TARGETS", "Target"],
+        "reporting": ["report"],
+    },
+    modules=[
+        "calibration.observers",
+        "errors",
+        "layers.quantization_points",
+        "metrics",
+        "pruning.importance",
+        "pruning.masks",
+        "pruning.schedules",
+        "quantization.targets",
+        "zoo",
+    ],
+)

@@ -17,9 +17,9 @@ from absl import flags
 from .cli import guarded
 from .cli.parsing import help_text, new_flags, parse
 from .cli.progress import say
-from .digits import Digits, load_digits
+from .data import Digits, load_digits
 from .errors import OutputError
-from .files import write_atomically
+from .system import write_atomically
 
 __all__ = ["build_model", "layer_sparsity", "made_folder", "main", "narrator", "train_compressed", "train_plain"]
 
@@ -164,7 +164,7 @@ def made_folder(path: str | os.PathLike) -> Path:
 def _run(folder: Path, seed: int, *, debug: bool) -> None:
     made_folder(folder)
     say("Loading TensorFlow ...")
-    from .quiet import converter_silenced
+    from .system import converter_silenced
 
     with converter_silenced(debug=debug):
         import tensorflow  # noqa: F401
@@ -194,7 +194,7 @@ def _run(folder: Path, seed: int, *, debug: bool) -> None:
 def _write(folder: Path, conversions: dict, measurements: list, *, qat_accuracy: float, seed: int) -> None:
     import tfcompress as tfc
 
-    from .tables import measurement_table
+    from .measurement import measurement_table
 
     record = {
         "seed": seed,

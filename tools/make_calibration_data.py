@@ -12,8 +12,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tfcompress.digits import load_digits
-from tfcompress.files import write_atomically
+from tfcompress.data import load_digits
+from tfcompress.system import write_atomically
 
 SAMPLES = 100
 SEED = 0

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tfcompress import demo
-from tfcompress.files import write_atomically
+from tfcompress.system import write_atomically
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from ..files import check_writable, write_atomically
+from ..system import check_writable, write_atomically
 from .parsing import UsageError, help_text, new_flags, parse
 
 __all__ = ["SUMMARY", "run"]
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         check_writable(values.json, overwrite=values.overwrite)
     for path in values.model:
         _check_header(path)
-    from .. import child
+    from ..system import child
 
     first, second = values.model
     request = {
@@ -73,7 +73,9 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         "allow_pickle": values.allow_unsafe,
         "debug": values.debug,
     }
-    found = child.call("agreement:answer", request, place=" or ".join(values.model), debug=values.debug)
+    found = child.call(
+        "tfcompress.comparison.agreement:answer", request, place=" or ".join(values.model), debug=values.debug
+    )
     record = json.dumps(found["json"], indent=2, allow_nan=False) + "\n"
     if values.json == "-":
         sys.stdout.write(record)
@@ -86,6 +88,6 @@ def run(arguments: Sequence[str], *, program: str) -> int:
 
 def _check_header(path: str) -> None:
     """Refuses a file that is not there or not TFLite before a child process starts."""
-    from ..interpreter import SMALLEST_HEADER, read_file
+    from ..tflite.interpreter import SMALLEST_HEADER, read_file
 
     read_file(Path(path), SMALLEST_HEADER)

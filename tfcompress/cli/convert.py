@@ -10,23 +10,15 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from ..errors import ConversionError, DataError
-from ..files import check_distinct, check_exists, check_writable, write_atomically
-from ..targets import BACKENDS, TARGETS, Target
-from .parsing import (
-    PAGES,
-    UsageError,
-    check_report,
-    help_text,
-    new_flags,
-    parse,
-    parse_overrides,
-    parse_shapes,
-    show,
-)
+from ..quantization import TARGETS, Target
+from ..quantization.targets import BACKENDS
+from ..system import check_writable, write_atomically
+from ..system.files import check_distinct, check_exists
+from .parsing import PAGES, UsageError, check_report, help_text, new_flags, parse, parse_overrides, parse_shapes, show
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from ..isolation import Reporter
+    from ..system.isolation import Reporter
 
 __all__ = ["SUMMARY", "run"]
 
@@ -234,10 +226,10 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         "debug": values.debug,
     }
     if values.bundle:
-        from ..bundle import check_folder
+        from ..bundling.device_folder import check_folder
 
         check_folder(Path(values.bundle), overwrite=values.overwrite)
-    from ..isolation import run_isolated
+    from ..system import run_isolated
 
     # In a process of its own: what crashes inside the native converter must not take files or the terminal with it.
     with Progress("calibrating", "samples") as progress, warnings.catch_warnings():
@@ -256,12 +248,12 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         result.calibration.save(values.save_calibration, overwrite=values.overwrite)
     written = [values.output]
     if values.bundle:
-        from .. import bundle
+        from ..bundling import device_folder
 
         facts: dict[str, str] = {}
         for word, text in result.facts:  # a card has one row for each word
             facts[word] = f"{facts[word]}; {text}" if word in facts else text
-        bundle.write(
+        device_folder.write(
             result.tflite,
             values.bundle,
             source=values.model,
@@ -274,7 +266,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         written.append(values.bundle)
     account = result.to_json()
     if wants_layers:
-        from ..reporting.layers import conversion_record
+        from ..reporting import conversion_record
 
         account = conversion_record(result, layers)
     record = json.dumps({**account, "output": values.output}, indent=2)
@@ -301,7 +293,7 @@ def _target(values: flags.FlagValues) -> Target | str | None:
 
 def _report(result: Any, layers: tuple, record: str, values: flags.FlagValues) -> None:
     """Writes the account as what its file's name ends in."""
-    from ..reporting.layers import conversion_report, conversion_text
+    from ..reporting import conversion_report, conversion_text
 
     suffix = Path(values.report).suffix.lower()
     if suffix in PAGES:
@@ -347,7 +339,7 @@ def _labels(path: str | None) -> list[str] | None:
 
 def _import_quietly(*, debug: bool) -> None:
     """Imports TensorFlow and Keras while descriptor 2 is silenced: their first log lines precede every log level."""
-    from ..quiet import native_stderr_silenced
+    from ..system import native_stderr_silenced
 
     with native_stderr_silenced(debug=debug):
         import keras  # noqa: F401

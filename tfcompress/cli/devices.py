@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from ..text_tables import size_text
+from ..system.text_tables import size_text
 from .parsing import UsageError, help_text, new_flags, parse, show
 
 __all__ = ["SUMMARY", "run"]
@@ -35,7 +35,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             raise UsageError("--clear needs a --device. --help lists the flags.")
         show(_phones_text())
         return 0
-    from ..devices.seam import open_cache
+    from ..measurement.devices import open_cache
 
     with open_cache(values.device) as board:
         if values.clear:
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
 
 
 def _phones_text() -> str:
-    from ..devices.adb import listed_phones
+    from ..measurement.devices.remote import listed_phones
 
     phones = [f"adb://{phone.serial}  {phone.state}  {phone.model}".rstrip() for phone in listed_phones()]
     return "\n".join(phones or ["no phones; boards are named ssh://user@host"])

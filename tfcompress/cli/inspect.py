@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from ..files import check_writable, write_atomically
+from ..system import check_writable, write_atomically
 from .parsing import PAGES, check_report, help_text, new_flags, parse
 
 __all__ = ["SUMMARY", "run"]
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     for path in (values.json, values.report):
         if path and path != "-":
             check_writable(path, overwrite=values.overwrite)
-    from ..inspection import inspect
+    from ..tflite import inspect
 
     found = inspect(values.model, run=values.run, debug=values.debug)
     record = json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n"
@@ -52,7 +52,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         if values.json:
             write_atomically(values.json, record, overwrite=values.overwrite)
     if values.report and Path(values.report).suffix.lower() in PAGES:
-        from ..reporting.layers import inspection_report
+        from ..reporting import inspection_report
 
         inspection_report(found, values.report, overwrite=values.overwrite)
     elif values.report:

@@ -8,7 +8,8 @@ from typing import Any
 
 from absl import flags
 
-from ..files import check_distinct, check_writable, write_atomically
+from ..system import check_writable, write_atomically
+from ..system.files import check_distinct
 from .measure_flags import FILES, measure_flags, settings_of
 from .parsing import UsageError, help_text, parse, show
 from .progress import Progress, say
@@ -28,8 +29,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     if not values.model and not values.like:
         raise UsageError("--model must be given. --help lists the flags.")
     _check_outputs(values)
-    from ..fleet import Interrupted
-    from ..measurement import measure
+    from ..measurement import Interrupted, measure
 
     settings, earlier = settings_of(values)
     models, devices = settings.pop("model"), settings.pop("device")
@@ -93,8 +93,7 @@ def _bars() -> Iterator[Any]:
 
 
 def _write(values: flags.FlagValues, results: list[Any]) -> None:
-    from ..records import json_lines, json_text
-    from ..tables import csv_text
+    from ..measurement import csv_text, json_lines, json_text
 
     for name, text in (("json", json_text), ("json_lines", json_lines), ("csv", csv_text)):
         path = values[name].value
@@ -107,9 +106,8 @@ def _write(values: flags.FlagValues, results: list[Any]) -> None:
 
 
 def _show(values: flags.FlagValues, results: list[Any], earlier: list[Any]) -> None:
-    from ..profiles import comparison
-    from ..records import json_lines, json_text
-    from ..tables import csv_text, measurement_table
+    from ..measurement import csv_text, json_lines, json_text, measurement_table
+    from ..measurement.profiles import comparison
 
     for name, write in (("json", json_text), ("json_lines", json_lines), ("csv", csv_text)):
         if values[name].value == "-":

@@ -132,7 +132,7 @@ def settings_of(values: flags.FlagValues) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _read_records(path: str) -> list[Any]:
-    from ..records import measurements_from_json
+    from ..measurement import measurements_from_json
 
     try:
         text = Path(path).read_text()
@@ -159,7 +159,7 @@ def _check_same_files(records: list[Any]) -> None:
     """Refuses to repeat a measurement on files that have changed with a ``DataError``."""
     import hashlib
 
-    from ..interpreter import read_model
+    from ..tflite import read_model
 
     for record in records:
         found = hashlib.sha256(read_model(record.call["model"])[1]).hexdigest()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from ..files import write_atomically
-from ..targets import TARGETS
-from ..text_tables import WIDTH, columns, count_text
+from ..quantization import TARGETS
+from ..system import write_atomically
+from ..system.text_tables import WIDTH, columns, count_text
 from .parsing import UsageError, help_text, new_flags, parse, show
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         return 0
     if values.check and values.model is None:
         raise UsageError("--check needs a --model. --help lists the flags.")
-    from ..quiet import native_stderr_silenced
+    from ..system import native_stderr_silenced
     from ..zoo import MODELS, find
 
     entries = list(MODELS.values()) if values.model is None else [find(values.model)]

@@ -6,8 +6,8 @@ As those of ``plots``: SVG text, drawn without pyplot.
 import math
 from collections.abc import Mapping, Sequence
 
-from ..losses import LayerError
-from ..text_tables import bytes_text, decibel_text, fitted_name, share_text
+from ..comparison import LayerError
+from ..system.text_tables import bytes_text, decibel_text, fitted_name, share_text
 from .plots import (
     COLOURS,
     GREY,

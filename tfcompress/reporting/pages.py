@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from ..text_tables import bytes_text, count_text, decibel_text, milliseconds_text, number_text, share_text, size_text
+from ..system.text_tables import (
+    bytes_text,
+    count_text,
+    decibel_text,
+    milliseconds_text,
+    number_text,
+    share_text,
+    size_text,
+)
 
 __all__ = ["render"]
 

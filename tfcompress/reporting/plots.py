@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..records import Measurement
-from ..text_tables import milliseconds_text, shortened
+from ..measurement import Measurement
+from ..system.text_tables import milliseconds_text, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from ..anchors import anchor_grid, map_shapes
-from ..suppression import Detections
+from ..detection import Detections, anchor_grid, map_shapes
 
 __all__ = ["DEFAULT_SIZES", "ssdlite", "ssdlite_anchors", "ssdlite_detections"]
 

@@ -1,0 +1,193 @@
+"""TFRecord files with a feature map: the same samples as from arrays, and one clear line for what does not fit."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from tfcompress.data.arrays import InputSpec
+from tfcompress.data.tfrecords import Feature, load, read_feature_map
+from tfcompress.errors import DataError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3)).astype(np.uint8)
+AGES = np.arange(7)
+IMAGE, AGE = InputSpec("image", (None, 4, 5, 3), np.float32), InputSpec("age", (None, 1), np.int32)
+MAP = {"image": {"feature": "image/encoded", "kind": "image"}, "age": "person/age"}
+
+
+def example(**features):
+    import tensorflow as tf
+
+    def feature(value):
+        if isinstance(value, bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        values = np.ravel(value)
+        if values.dtype.kind == "i":
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+    named = {name.replace("__", "/"): feature(value) for name, value in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=named)).SerializeToString()
+
+
+def write(path, records):
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return path
+
+
+def people():
+    import tensorflow as tf
+
+    for pixels, age in zip(PIXELS, AGES, strict=True):
+        yield example(
+            image__encoded=tf.io.encode_png(pixels).numpy(),
+            person__age=age,
+            floats=pixels.astype(np.float32),
+            raw=pixels.tobytes(),
+        )
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("records") / "people.tfrecord", people())
+
+
+def read(path, features, inputs=(IMAGE, AGE), **options):
+    blocks = list(load(path, inputs, features, **options).batches(3))
+    return {spec.name: np.concatenate([block[spec.name] for block in blocks]) for spec in inputs}
+
+
+@pytest.mark.parametrize("form", ["mapping", "json", "yaml"])
+def test_a_map_says_which_feature_feeds_which_input(records, tmp_path, form):
+    path = tmp_path / f"map.{form}"
+    if form == "json":
+        path.write_text(json.dumps(MAP))
+    else:
+        path.write_text("image: {feature: image/encoded, kind: image}\nage: person/age\n")
+    found = read(records, MAP if form == "mapping" else path, scaling="raw")
+    np.testing.assert_array_equal(found["image"], PIXELS)
+    np.testing.assert_array_equal(found["age"], AGES[:, None])
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        Feature("image/encoded", "image"),
+        Feature("floats"),
+        Feature("raw", "bytes", dtype="uint8"),
+        {"feature": "raw", "kind": "bytes", "dtype": "uint8", "shape": [4, 5, 3]},
+    ],
+    ids=["image", "values", "bytes", "shape"],
+)
+def test_every_kind_of_feature_is_the_same_picture(records, feature):
+    found = read(records, {"image": feature}, (IMAGE,), scaling=None if feature == Feature("floats") else "raw")
+    np.testing.assert_array_equal(found["image"], PIXELS)
+
+
+def test_pictures_are_scaled_as_those_in_folders(records):
+    found = read(records, {"image": Feature("image/encoded", "image")}, (IMAGE,), scaling="minus_one_one")
+    np.testing.assert_allclose(found["image"], PIXELS / 127.5 - 1, atol=1e-6)  # float32 against float64
+
+
+def test_folders_and_packed_files_are_read_in_order(records, tmp_path):
+    all_records = list(people())
+    write(tmp_path / "b.tfrecord", all_records[4:])
+    write(tmp_path / "a.tfrecords", all_records[:4])
+    np.testing.assert_array_equal(read(tmp_path, MAP)["age"][:, 0], AGES)
+    packed = tmp_path / "people.tfrecord.gz"
+    packed.write_bytes(gzip.compress(records.read_bytes()))
+    np.testing.assert_array_equal(read(packed, MAP)["age"][:, 0], AGES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "must be readable"),
+        ("{", "must be JSON.*Name it .yaml if it is"),
+        ("[1]", "must name the feature of each input"),
+        ("{}", "must name the feature of each input"),
+        ('{"image": 3}', "feature, kind, dtype and shape. Received: 'image'"),
+        ('{"image": {"kind": "image"}}', "its keys are kind"),
+        ('{"image": {"feature": "x", "kind": "picture"}}', "kind must be one of values, image, bytes"),
+        ('{"image": {"feature": "x", "kind": "bytes", "dtype": "object"}}', "dtype must be of numbers"),
+        ('{"image": {"feature": "x", "kind": "bytes", "dtype": "none"}}', "'image'"),
+    ],
+)
+def test_wrong_maps_are_one_line(tmp_path, text, message):
+    path = tmp_path / "map.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read_feature_map(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_yaml_is_one_line(tmp_path):
+    (tmp_path / "map.yaml").write_text("a: [")
+    with pytest.raises(DataError, match=r"must be YAML.*map\.yaml"):
+        read_feature_map(tmp_path / "map.yaml")
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"picture": "floats"}, "each input once: image. Received: picture"),
+        ({"image": "depth"}, "must have the feature 'depth'.*record 0 of .*with floats, image/encoded"),
+        ({"image": "raw"}, "must hold values.*a bytes_list"),
+        ({"image": Feature("floats", "image")}, "must hold image.*a float_list"),
+        ({"image": Feature("raw", "image")}, "record 0"),
+        ({"image": Feature("raw", "bytes", dtype="float64")}, "whole values of .*float64|60 bytes"),
+        ({"image": Feature("raw", "bytes", dtype="float32")}, r"sample of shape \(4, 5, 3\).*15 values"),
+        ({"image": "person/age"}, r"sample of shape \(4, 5, 3\).*1 values"),
+    ],
+)
+def test_records_that_do_not_fit_are_one_line(records, features, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read(records, features, (IMAGE,))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_damaged_and_foreign_files_are_named(records, tmp_path):
+    with pytest.raises(DataError, match="must exist. Received: .*gone.tfrecord"):
+        read(tmp_path / "gone.tfrecord", MAP)
+    with pytest.raises(DataError, match="must exist. Received: none"):
+        read(tmp_path, MAP)
+    whole = records.read_bytes()
+    for name, content in (
+        ("cut", whole[:-9]),
+        ("random", np.random.default_rng(0).bytes(500)),
+        ("changed", whole[:40] + b"\xff" + whole[41:]),
+    ):
+        (tmp_path / f"{name}.tfrecord").write_bytes(content)
+        with pytest.raises(DataError, match=rf"must be whole. Received: .*{name}\.tfrecord") as caught:
+            read(tmp_path / f"{name}.tfrecord", MAP)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "empty.tfrecord").write_bytes(b"")
+    with pytest.raises(DataError, match="sample"):
+        list(load(tmp_path / "empty.tfrecord", (IMAGE, AGE), MAP).batches(2))
+    write(tmp_path / "foreign.tfrecord", [b"no example at all"])
+    with pytest.raises(DataError, match="no tf.train.Example"):
+        read(tmp_path / "foreign.tfrecord", MAP)
+
+
+def test_damaged_files_with_good_checksums_are_read_or_refused(tmp_path):
+    """A record's checksum hides nothing here: the mutated content is written as a record of its own."""
+    random = np.random.default_rng(0)
+    sound = next(people())
+    refused = 0
+    for _ in range(40):
+        content = bytearray(sound)
+        for place in random.integers(0, len(content), random.integers(1, 5)):
+            content[place] = random.integers(256)
+        path = write(tmp_path / "mutated.tfrecord", [bytes(content)])
+        try:
+            read(path, MAP)
+        except DataError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert 0 < refused < 40

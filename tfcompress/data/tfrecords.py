@@ -1,0 +1,238 @@
+"""How do ``tf.train.Example`` records in TFRecord files become samples of a model's inputs?
+
+A feature map says which feature holds which input, and how. TensorFlow reads the records; encoded pictures go through
+``images`` as those in a folder do.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .arrays import InputSpec, check_shape, one_line
+from .images import ImageReader
+from .samples import Batch, Samples
+from .scalings import Scaling, resolve_scaling
+
+__all__ = ["SUFFIXES", "Feature", "load", "read_feature_map"]
+
+SUFFIXES = (".tfrecord", ".tfrecords")
+_KINDS = ("values", "image", "bytes")
+_KEYS = {"feature", "kind", "dtype", "shape"}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Where one input lies in a record.
+
+    Args:
+        feature: the feature's name.
+        kind: "values" for a float or integer list, "image" for an encoded picture, "bytes" for the raw bytes of an
+            array. Default: "values".
+        dtype: element type of raw bytes, little endian. Default: the input's.
+        shape: shape of one sample. Default: the input's.
+
+    Raises:
+        ValueError: an unknown kind.
+
+    Examples:
+        >>> Feature("image/encoded", "image").kind
+        'image'
+    """
+
+    feature: str
+    kind: str = "values"
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(f"kind must be one of {', '.join(_KINDS)}. Received: kind={self.kind!r}.")
+        if self.dtype is not None and np.dtype(self.dtype).kind not in "biuf":
+            raise ValueError(f"dtype must be of numbers. Received: dtype={self.dtype!r}.")
+        if self.shape is not None:
+            object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
+
+
+def read_feature_map(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, Feature]:
+    """Returns the feature of each input, from a dictionary or a JSON or YAML file of one.
+
+    ``{"image": {"feature": "image/encoded", "kind": "image"}, "age": "age"}``: a text alone is the name of a list of
+    values.
+
+    Args:
+        source: by input name a ``Feature``, a feature's name, or a dictionary of a ``Feature``'s fields.
+
+    Raises:
+        DataError: the file is missing, not JSON or YAML, or says something else.
+
+    Examples:
+        >>> read_feature_map({"x": "values", "image": {"feature": "png", "kind": "image"}})["x"]
+        Feature(feature='values', kind='values', dtype=None, shape=None)
+    """
+    place = "the feature map"
+    if isinstance(source, str | os.PathLike):
+        place = str(source)
+        source = _loaded(Path(source))
+    if not isinstance(source, Mapping) or not source:
+        raise DataError(
+            f"A feature map must name the feature of each input. Received: {place} without any. "
+            'Write {"INPUT": {"feature": "NAME", "kind": "image"}}.'
+        )
+    return {str(name): _feature(name, entry, place) for name, entry in source.items()}
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix in (".yaml", ".yml"):
+            import yaml
+
+            try:
+                return yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise DataError(f"A feature map must be YAML. Received: {path} ({one_line(error)}).") from error
+        return json.loads(text)
+    except OSError as error:
+        raise DataError(f"The feature map must be readable. Received: {path} ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"A feature map must be JSON. Received: {path} ({one_line(error)}). Name it .yaml if it is."
+        ) from error
+
+
+def _feature(name: str, entry: Any, place: str) -> Feature:
+    if isinstance(entry, Feature):
+        return entry
+    try:
+        fields = {"feature": entry} if isinstance(entry, str) else dict(entry)
+        if "feature" not in fields or set(fields) - _KEYS:
+            raise ValueError(f"its keys are {', '.join(map(str, fields)) or 'none'}")
+        return Feature(**fields)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"Each input's entry must be a feature's name or an object with feature, kind, dtype and shape. "
+            f"Received: {name!r} in {place} ({one_line(error)})."
+        ) from error
+
+
+def load(
+    source: str | os.PathLike | Sequence[str | os.PathLike],
+    inputs: Sequence[InputSpec],
+    features: str | os.PathLike | Mapping[str, Any],
+    *,
+    scaling: str | Scaling | None = None,
+) -> Samples:
+    """Returns the samples of TFRecord files of ``tf.train.Example``, read in batches in the order of the files.
+
+    Args:
+        source: a file, a folder of ``.tfrecord`` and ``.tfrecords`` files, or several files. Files that end in ``.gz``
+            are unpacked while they are read.
+        inputs: what the model accepts.
+        features: the feature map; see ``read_feature_map``.
+        scaling: of pictures and uint8 arrays, as in ``data.load_representative``. Default: None.
+
+    Raises:
+        DataError: a file or the map is missing or damaged, a record lacks a feature, or it does not fit the input.
+        ValueError: an unknown scaling.
+    """
+    scaling = resolve_scaling(scaling)
+    found = read_feature_map(features)
+    specs = {spec.name: spec for spec in inputs}
+    if set(found) != set(specs):
+        raise DataError(
+            f"A feature map must name each input once: {', '.join(specs)}. Received: {', '.join(found)}. Rename its keys."
+        )
+    files = _files(source)
+    images = {name for name in found if found[name].kind == "image"}
+    readers = {name: ImageReader(specs[name], scaling) for name in images}
+
+    def blocks(size: int) -> Iterator[Batch]:
+        number = 0
+        for file in files:
+            for record in _records(file):
+                place = f"record {number} of {file}"
+                yield {
+                    name: check_shape(_read(record, found[name], spec, readers.get(name), place), spec, place=place)
+                    for name, spec in specs.items()
+                }
+                number += 1
+
+    # A reader scales its pictures itself, and scaled arrays cannot be scaled again.
+    return Samples(blocks, tuple(inputs), scaling=None if images else scaling)
+
+
+def _files(source: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
+    paths = [Path(source)] if isinstance(source, str | os.PathLike) else [Path(path) for path in source]
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
+    missing = [path for path in files if not path.is_file()]
+    if missing or not files:
+        raise DataError(f"TFRecord files must exist. Received: {missing[0] if missing else 'none'}. Check the path.")
+    return files
+
+
+def _records(file: Path) -> Iterator[Any]:
+    import tensorflow as tf
+
+    compression = "GZIP" if file.suffix == ".gz" else ""
+    try:
+        for content in tf.data.TFRecordDataset(str(file), compression_type=compression).as_numpy_iterator():
+            yield tf.train.Example.FromString(content).features.feature
+    except tf.errors.OpError as error:
+        raise _damaged(file, error.message) from error
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":  # google.protobuf's, which is no dependency of this package
+            raise
+        raise _damaged(file, "a record is no tf.train.Example") from error
+
+
+def _damaged(file: Path, reason: str) -> DataError:
+    line = reason.strip().splitlines()[0][:120] if reason.strip() else "unreadable"
+    return DataError(f"A TFRecord file must be whole. Received: {file} ({line}). Write it again.")
+
+
+def _read(record: Any, feature: Feature, spec: InputSpec, reader: ImageReader | None, place: str) -> np.ndarray:
+    """Returns one sample, (1, ...) for a picture, else (...)."""
+    if feature.feature not in record:
+        raise DataError(
+            f"Each record must have the feature {feature.feature!r} of input {spec.name!r}. Received: {place} with "
+            f"{', '.join(sorted(record)) or 'none'}. Correct the feature map."
+        )
+    entry = record[feature.feature]
+    form = entry.WhichOneof("kind") or "no"
+    if (form == "bytes_list") != (feature.kind != "values"):
+        raise DataError(
+            f"The feature {feature.feature!r} must hold {feature.kind}. Received: {place} with a {form}. "
+            f"Correct kind in the feature map ({', '.join(_KINDS)})."
+        )
+    if feature.kind == "values":
+        values = getattr(entry, form).value if form != "no" else []
+        array = np.array(values, np.int64 if form == "int64_list" else np.float32)
+    elif len(entry.bytes_list.value) != 1:
+        raise DataError(
+            f"A feature of bytes must hold one entry. Received: {place} with {len(entry.bytes_list.value)}."
+        )
+    elif reader is not None:
+        return reader.read(io.BytesIO(entry.bytes_list.value[0]), place=place)
+    else:
+        content = entry.bytes_list.value[0]
+        dtype = np.dtype(feature.dtype or spec.dtype).newbyteorder("<")
+        if len(content) % dtype.itemsize:
+            raise DataError(f"Bytes must be whole values of {dtype}. Received: {place} with {len(content)} bytes.")
+        array = np.frombuffer(content, dtype)
+    shape = feature.shape or tuple(-1 if size is None else size for size in spec.shape[1:])
+    try:
+        return array.reshape(shape)
+    except ValueError as error:
+        raise DataError(
+            f"The feature {feature.feature!r} must hold a sample of shape {shape}. Received: {place} with {array.size} "
+            "values. Give shape in the feature map."
+        ) from error

@@ -1,0 +1,238 @@
+"""What a model argument is, and how a file of it is opened without running code that the file brings along.
+
+Files are checked by ``trust`` before any loader sees them. Files of Keras 2 that Keras 3 does not read are loaded by
+tf_keras. Does not lower or convert.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ModelError
+from ..quantization import TrainedRanges, hash_weights, read_archive
+from ..quantization.trained_ranges import trained_ranges
+from ..system import converter_silenced
+from . import hdf5, keras2, trust
+from .pytorch import files, modules
+
+__all__ = ["Kind", "Source", "open_source"]
+
+Kind = Literal["keras", "tf_keras", "saved_model", "function", "tflite", "torch"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that is ready to be lowered.
+
+    Args:
+        kind: "keras" (Keras 3), "tf_keras", "saved_model", "function" (of TensorFlow), "tflite" or
+            "torch".
+        name: how messages name it.
+        value: the model, the function, the folder's path or the file's bytes.
+        stored: trained ranges that came with a Keras model. Default: None.
+        same_weights: whether the stored ranges belong to the weights as they are. Default: True.
+        signature: which function of a model with several is meant. Default: None, "serving_default" or the only one.
+        input_shapes: whole shapes by input name, fixing dynamic axes. Default: none.
+        fake_quantized: whether the model itself holds ranges, as fake quantization by TFMOT; lowering returns them as
+            ``Lowered.trained``. Default: False.
+        sample_inputs: inputs that a PyTorch model is exported on; see ``torch_source.lower_torch``. Default: None.
+        nhwc: whether a PyTorch model's pictures come channels last. Default: False.
+        allow_unsafe: whether a PyTorch file may bring code along when it is opened for lowering. Default: False.
+    """
+
+    kind: Kind
+    name: str
+    value: Any = field(repr=False)
+    stored: TrainedRanges | None = field(default=None, repr=False)
+    same_weights: bool = True
+    signature: str | None = None
+    input_shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    fake_quantized: bool = False
+    sample_inputs: Any = field(default=None, repr=False)
+    nhwc: bool = False
+    allow_unsafe: bool = False
+
+    def __post_init__(self) -> None:
+        if self.signature is not None and self.kind in ("keras", "tf_keras", "torch"):
+            framework = "PyTorch" if self.kind == "torch" else "Keras"
+            raise ValueError(
+                f"signature chooses among a file's functions. Received: {self.signature!r} for the {framework} model "
+                f"{self.name}. Leave it out."
+            )
+        if self.kind != "torch" and (self.nhwc or self.sample_inputs is not None):
+            option = "nhwc" if self.nhwc else "sample_inputs"
+            raise ValueError(f"{option} is for PyTorch models. Received: it for {self.name}. Leave it out.")
+
+
+def open_source(
+    model: Any,
+    *,
+    signature: str | None = None,
+    input_shapes: Mapping[str, Sequence[int | None]] | None = None,
+    sample_inputs: Any = None,
+    nhwc: bool = False,
+    allow_unsafe: bool = False,
+    debug: bool = False,
+) -> Source:
+    """Returns the source for a model in memory, or for a path to one.
+
+    Args:
+        model: a Keras 3 or tf_keras model, a TensorFlow function or module, a PyTorch module or exported program, or a
+            path to a ``.keras``, ``.h5``, ``.tflite``, ``.pt2`` or ``.pt`` file or a SavedModel folder.
+        signature: which signature of a SavedModel or ``.tflite`` file, or which function of a ``tf.Module``. Default:
+            "serving_default", or the only one.
+        input_shapes: whole shapes by input name, the batch axis first, which fix dynamic axes; None leaves an axis as it
+            is. Default: none.
+        sample_inputs: inputs that a PyTorch model is exported on; see ``torch_source.lower_torch``. Default: None.
+        nhwc: whether a PyTorch model's pictures come channels last. Default: False.
+        allow_unsafe: whether a file may bring code along (Lambda layers, unknown custom objects, pickles). Default: False.
+        debug: whether loaders' log lines are shown. Default: False.
+
+    Raises:
+        ModelError: a path without a model, a damaged file, or one that brings code along.
+        TypeError: neither a model nor a path.
+        ValueError: a signature for a Keras or PyTorch model, or PyTorch's options for another one.
+
+    Examples:
+        >>> open_source("/no/such/model.keras")
+        Traceback (most recent call last):
+        ...
+        tfcompress.errors.ModelError: The model file must exist. Received: /no/such/model.keras. Check the path.
+    """
+    chosen: dict[str, Any] = {
+        "signature": signature,
+        "input_shapes": dict(input_shapes or {}),
+        "sample_inputs": sample_inputs,
+        "nhwc": nhwc,
+        "allow_unsafe": allow_unsafe,
+    }
+    if isinstance(model, str | os.PathLike):
+        return _from_path(Path(model), allow_unsafe, debug, chosen)
+    if modules.is_torch(model):
+        return Source("torch", type(model).__name__, model, **chosen)
+    if keras2.is_legacy_model(model):
+        return _legacy_source(model, model.name, chosen)
+    import keras
+
+    if isinstance(model, keras.Model):
+        return _keras_source(model, model.name, trained_ranges(model), chosen)
+    if _is_function(model):
+        name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__
+        return Source("function", name.decode() if isinstance(name, bytes) else str(name), model, **chosen)
+    raise TypeError(
+        "model must be a Keras 3, tf_keras or PyTorch model, a TensorFlow function or module, or a path. Received: "
+        f"{type(model).__module__}.{type(model).__name__}."
+    )
+
+
+def _is_function(model: Any) -> bool:
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return False
+    experimental = tf.types.experimental
+    return isinstance(model, experimental.ConcreteFunction | experimental.PolymorphicFunction | tf.Module)
+
+
+def _keras_source(model: Any, name: str, stored: TrainedRanges | None, chosen: Mapping[str, Any]) -> Source:
+    same = stored is None or stored.weights_sha256 == hash_weights(model.get_weights())
+    return Source("keras", name, model, stored, same, **chosen)
+
+
+def _legacy_source(model: Any, name: str, chosen: Mapping[str, Any]) -> Source:
+    return Source("tf_keras", name, model, fake_quantized=keras2.has_fake_quantization(model), **chosen)
+
+
+def _from_path(path: Path, allow_unsafe: bool, debug: bool, chosen: Mapping[str, Any]) -> Source:
+    if not path.exists():
+        raise ModelError(f"The model file must exist. Received: {path}. Check the path.")
+    if path.is_dir():
+        return _from_folder(path, allow_unsafe, chosen)
+    if not path.is_file():
+        raise ModelError(f"The model must be a plain file or a folder. Received: {path}, a pipe or a device.")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise ModelError(f"The model file must be readable. Received: {path} ({error.strerror}).") from error
+    if head[4:8] == b"TFL3":
+        return Source("tflite", str(path), path.read_bytes(), **chosen)
+    if files.detect(path) is not None:
+        return Source("torch", str(path), str(path), **chosen)
+    is_archive = head[:4] == b"PK\x03\x04"
+    if not is_archive and head[:8] != b"\x89HDF\r\n\x1a\n":
+        raise ModelError(
+            f"The model must be a .keras, .h5, .tflite, .pt2 or .pt file or a SavedModel folder. Received: {path}, "
+            f"{path.stat().st_size} bytes of something else."
+        )
+    hdf5.check(path)
+    config = trust.read_config(path)
+    if not allow_unsafe:
+        trust.check_config(config, str(path), _known_objects())
+    version = trust.keras_version(path)
+    if trust.uses_tfmot(config) or (is_archive and version.startswith("2.")):
+        return _legacy_source(_load_legacy(path, config, allow_unsafe, debug), str(path), chosen)
+    try:
+        model = _load(path, allow_unsafe, debug)
+    except ModelError as first:
+        if not version.startswith("2."):
+            raise
+        try:
+            return _legacy_source(_load_legacy(path, config, allow_unsafe, debug), str(path), chosen)
+        except ModelError as second:
+            raise second from first
+    return _keras_source(model, str(path), read_archive(path), chosen)
+
+
+def _from_folder(path: Path, allow_unsafe: bool, chosen: Mapping[str, Any]) -> Source:
+    file = path / "saved_model.pb"
+    if not file.is_file():
+        raise ModelError(f"A model folder must be a SavedModel. Received: {path} without saved_model.pb.")
+    if not allow_unsafe:
+        trust.check_saved_model(path)
+    fake_quantized = b"FakeQuantWithMinMax" in file.read_bytes()
+    return Source("saved_model", str(path), str(path), fake_quantized=fake_quantized, **chosen)
+
+
+def _known_objects() -> set[str]:
+    import keras
+
+    known = set(keras.saving.get_custom_objects())
+    tf_keras = sys.modules.get("tf_keras")
+    return known | set(tf_keras.saving.get_custom_objects()) if tf_keras is not None else known
+
+
+def _load(path: Path, allow_unsafe: bool, debug: bool) -> Any:
+    import keras
+
+    with converter_silenced(debug=debug):
+        try:
+            return keras.models.load_model(path, compile=False, safe_mode=not allow_unsafe)
+        except Exception as error:  # Keras raises whatever the file makes it stumble over
+            raise ModelError(
+                f"Keras cannot load {path}: {_first_line(error)} Save it again with this Keras ({keras.__version__}), or "
+                "register its custom objects first."
+            ) from error
+
+
+def _load_legacy(path: Path, config: Any, allow_unsafe: bool, debug: bool) -> Any:
+    with converter_silenced(debug=debug):
+        try:
+            return keras2.load(path, with_tfmot=trust.uses_tfmot(config), allow_unsafe=allow_unsafe)
+        except ModelError:
+            raise
+        except Exception as error:  # as above
+            if trust.uses_tfmot(config) and path.suffix == ".keras":
+                raise ModelError(
+                    f"TFMOT does not read its own .keras files of quantization-aware models. Received: {path}. Load the "
+                    "weights into the model and save it as .h5 or as a SavedModel."
+                ) from error
+            raise ModelError(
+                f"tf_keras cannot load {path}: {_first_line(error)} Save it again, or register its custom objects first."
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

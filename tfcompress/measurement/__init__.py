@@ -1,0 +1,43 @@
+"""How good, how small and how fast is a file on a device?
+
+In: ``.tflite`` files, labelled samples, names of devices. Out: a ``Measurement`` for each.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..system.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .fleet import Interrupted as Interrupted
+    from .latency import Ratio as Ratio
+    from .measuring import measure as measure
+    from .profiles import Profile as Profile
+    from .records import Failure as Failure
+    from .records import Measurement as Measurement
+    from .records import Reference as Reference
+    from .records import Result as Result
+    from .records import json_lines as json_lines
+    from .records import json_text as json_text
+    from .records import measurements_from_json as measurements_from_json
+    from .tables import csv_text as csv_text
+    from .tables import measurement_table as measurement_table
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "fleet": ["Interrupted"],
+        "latency": ["Ratio"],
+        "measuring": ["measure"],
+        "profiles": ["Profile"],
+        "records": [
+            "Failure",
+            "Measurement",
+            "Reference",
+            "Result",
+            "json_lines",
+            "json_text",
+            "measurements_from_json",
+        ],
+        "tables": ["csv_text", "measurement_table"],
+    },
+)

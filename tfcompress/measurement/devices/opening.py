@@ -1,0 +1,116 @@
+"""From a device's name to a device that can be measured on."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .remote.board import Board
+from .addresses import Adb, EthosU, Local, Ssh, Tflm, parse
+
+__all__ = ["open_cache", "resolve", "same_machine"]
+
+
+def resolve(
+    name: str,
+    *,
+    install: bool = False,
+    benchmark_model: str | os.PathLike | None = None,
+    timeout_seconds: float | None = None,
+    debug: bool = False,
+) -> Any:
+    """Returns the device of a name; no connection is made before its first use.
+
+    Args:
+        name: as ``addresses.parse`` takes it.
+        install: whether a missing Python environment is made on a board. Default: False.
+        benchmark_model: path of a ``benchmark_model`` for the phone's processor; it then measures there. Default: None.
+        timeout_seconds: after which a device that gives no sign of life is given up. Default: an hour.
+        debug: lets the far end's own lines through. Default: False.
+
+    Raises:
+        ValueError: the name is unknown, or the device has no use for ``benchmark_model``.
+
+    Examples:
+        >>> resolve("ssh://pi@raspberrypi.local").name
+        'ssh://pi@raspberrypi.local'
+    """
+    address = parse(name)
+    if benchmark_model is not None and not isinstance(address, Adb):
+        raise ValueError(f"benchmark_model runs on Android phones (adb://). Received: device={name!r}.")
+    settings: dict[str, Any] = {"timeout_seconds": timeout_seconds, "debug": debug}
+    if isinstance(address, Local):
+        from .local import LocalDevice
+
+        return LocalDevice()
+    if isinstance(address, Ssh):
+        from .remote.board import Board
+        from .remote.ssh import SshChannel
+
+        return Board(SshChannel(address), install=install, **settings)
+    if isinstance(address, Adb):
+        from .remote.benchmark_model import BenchmarkModel
+        from .remote.phone import Phone
+
+        if benchmark_model is not None:
+            return BenchmarkModel(address, Path(benchmark_model), **settings)
+        return Phone(address, **settings)
+    if isinstance(address, Tflm):
+        from .modelled.tflm import TflmDevice
+
+        return TflmDevice(**settings)
+    assert isinstance(address, EthosU)
+    from .modelled.ethos_u import EthosUDevice
+
+    return EthosUDevice(address.processor, **settings)
+
+
+def same_machine(name: str) -> str:
+    """Returns a key that two names share if their devices are one machine, which then measures one after the other.
+
+    Examples:
+        >>> same_machine("tflm") == same_machine("local"), same_machine("ssh://a") == same_machine("ssh://b")
+        (True, False)
+    """
+    address = parse(name)
+    if isinstance(address, Ssh):
+        return f"ssh {address.host.lower()} {address.port or ''}"
+    return str(address) if isinstance(address, Adb) else "local"
+
+
+@contextlib.contextmanager
+def open_cache(name: str) -> "Iterator[Board]":
+    """Gives the board or phone of a name, to list or clear what it keeps; needs no Python there.
+
+    Args:
+        name: of a board or a phone.
+
+    Raises:
+        ValueError: the name is unknown, or the device keeps no files.
+
+    Examples:
+        >>> with open_cache("local"):
+        ...     pass
+        Traceback (most recent call last):
+        ...
+        ValueError: Boards (ssh://) and phones (adb://) keep files. Received: device='local'.
+    """
+    from .remote.adb import AdbChannel
+    from .remote.board import Board
+    from .remote.channel import Channel
+    from .remote.ssh import SshChannel
+
+    address = parse(name)
+    channel: Channel
+    if isinstance(address, Ssh):
+        channel = SshChannel(address)
+    elif isinstance(address, Adb):
+        channel = AdbChannel(address)
+    else:
+        raise ValueError(  # noqa: TRY004 - a name, not a type
+            f"Boards (ssh://) and phones (adb://) keep files. Received: device={name!r}."
+        )
+    with contextlib.closing(Board(channel)) as board:
+        yield board

@@ -1,0 +1,22 @@
+"""How does a request reach a device elsewhere?
+
+In: an address. Out: a device behind ssh or adb.
+"""
+
+from typing import TYPE_CHECKING
+
+from ....system.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .adb import listed_phones as listed_phones
+    from .board import Board as Board
+    from .channel import Channel as Channel
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "adb": ["listed_phones"],
+        "board": ["Board"],
+        "channel": ["Channel"],
+    },
+)

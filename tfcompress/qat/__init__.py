@@ -1,0 +1,19 @@
+"""What does the integer file compute, while the model still trains?
+
+In: a Keras model in ``fit``. Out: the same model, plain again, with weights that fit the integer grid and ranges that travel in
+its file.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..system.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .callback import QuantizationAwareTraining as QuantizationAwareTraining
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "callback": ["QuantizationAwareTraining"],
+    },
+)

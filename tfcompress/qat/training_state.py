@@ -1,0 +1,89 @@
+"""The state file of a quantization-aware training: the ranges that belong to saved weights, by the optimizer's step.
+
+Keras's ``BackupAndRestore`` and weights-only checkpoints keep weights but no assets; this file goes beside them.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import TrainingError
+from ..system import write_atomically
+
+__all__ = ["Ranges", "StateFile"]
+
+_SAVES = 8  # more than the backups that one fit keeps; a whole history would grow with the training
+
+
+class Ranges(Protocol):
+    """What keeps the ranges while a model trains."""
+
+    def recall(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        """Goes back to a snapshot; ``ValueError`` for one of another model."""
+
+
+class StateFile:
+    """The file of one fit: the ranges of the last eight steps at which weights were saved, and of the last epoch.
+
+    Weights may be saved at any step and are, when a fit is killed, older than the last epoch.
+
+    Args:
+        path: of the file, replaced where it exists.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._saved: dict[int, Any] = {}
+
+    def write(self, step: int, snapshot: Mapping[str, np.ndarray], *, saved: bool) -> None:
+        """Writes the state of a step beside those of earlier saves, whole or not at all.
+
+        Args:
+            step: ``optimizer.iterations``.
+            snapshot: float arrays by name.
+            saved: whether weights are saved at this step, so that the state is to stay in the file.
+        """
+        state = {name: values.tolist() for name, values in snapshot.items()}
+        states = {**{earlier: kept for earlier, kept in self._saved.items() if earlier < step}, step: state}
+        if saved:
+            self._saved = states = dict(list(states.items())[-_SAVES:])
+        record = {"states": [{"iterations": each, "trackers": kept} for each, kept in states.items()]}
+        write_atomically(self._path, json.dumps(record), overwrite=True)
+
+    def read(self, step: int, ranges: Ranges) -> None:
+        """Gives ``ranges`` the state of a step.
+
+        Args:
+            step: the step that the weights are of.
+            ranges: what takes the state.
+
+        Raises:
+            TrainingError: the file is damaged, or without this step, or of another model.
+        """
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                states = {int(each["iterations"]): dict(each["trackers"]) for each in json.load(file)["states"]}
+            snapshots = {
+                each: {str(name): np.asarray(values, np.float32) for name, values in kept.items()}
+                for each, kept in states.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrainingError(
+                f"The state of quantization-aware training is damaged: {self._path} ({error}). Delete it to learn the "
+                "ranges anew."
+            ) from error
+        try:
+            if step not in snapshots:
+                steps = ", ".join(str(each) for each in snapshots)
+                raise ValueError(
+                    f"Received: the ranges of step{'s' if len(snapshots) > 1 else ''} {steps} for weights of step {step}."
+                )
+            ranges.recall(snapshots[step])
+        except ValueError as error:
+            raise TrainingError(
+                f"The state of quantization-aware training must be of this model and step: {self._path}. {error} Restore "
+                "the weights of that step, or delete the file to learn the ranges anew."
+            ) from error
+        self._saved = {each: kept for each, kept in states.items() if each <= step}

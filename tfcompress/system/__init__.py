@@ -1,0 +1,25 @@
+"""What does the operating system have to do for us?
+
+In: bytes and work to be done. Out: files that are whole or absent, quiet native libraries, answers of child processes that
+may crash, text laid out for a terminal. Knows nothing of models.
+"""
+
+from typing import TYPE_CHECKING
+
+from .lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .files import check_writable as check_writable
+    from .files import write_atomically as write_atomically
+    from .isolation import run_isolated as run_isolated
+    from .quiet import converter_silenced as converter_silenced
+    from .quiet import native_stderr_silenced as native_stderr_silenced
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "files": ["check_writable", "write_atomically"],
+        "isolation": ["run_isolated"],
+        "quiet": ["converter_silenced", "native_stderr_silenced"],
+    },
+)

@@ -1,0 +1,41 @@
+"""What is in a ``.tflite`` file, how is it run, and how is it edited?
+
+In: the bytes of a file. Out: its tensors, ops and metadata as values, LiteRT's answers in real numbers, edited bytes. Chooses
+no range and no precision.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..system.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .affine import AffineParameters as AffineParameters
+    from .affine import dequantize as dequantize
+    from .affine import from_range as from_range
+    from .affine import quantize as quantize
+    from .affine import round_half_away as round_half_away
+    from .fingerprints import model_sha256 as model_sha256
+    from .inspection import Inspection as Inspection
+    from .inspection import inspect as inspect
+    from .interpreter import Model as Model
+    from .interpreter import open_model as open_model
+    from .interpreter import read_model as read_model
+    from .metadata import Normalisation as Normalisation
+    from .summaries import OpSummary as OpSummary
+    from .summaries import summarize_ops as summarize_ops
+    from .tensors import TensorInfo as TensorInfo
+    from .tensors import from_raw as from_raw
+    from .tensors import to_raw as to_raw
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "affine": ["AffineParameters", "dequantize", "from_range", "quantize", "round_half_away"],
+        "fingerprints": ["model_sha256"],
+        "inspection": ["Inspection", "inspect"],
+        "interpreter": ["Model", "open_model", "read_model"],
+        "metadata": ["Normalisation"],
+        "summaries": ["OpSummary", "summarize_ops"],
+        "tensors": ["TensorInfo", "from_raw", "to_raw"],
+    },
+)

@@ -1,0 +1,480 @@
+"""What is in a ``.tflite`` file, and how it is edited: tensors, ops, ranges, signatures.
+
+The float flatbuffer is the hub of every conversion. This module reads and writes it as the object API of LiteRT's own
+schema; it neither runs nor converts anything.
+"""
+
+import functools
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import ModelError
+
+__all__ = [
+    "FLOAT_TYPES",
+    "activation_tensors",
+    "add_constant",
+    "constant",
+    "drop_dead",
+    "dtype_of",
+    "expose",
+    "fold_dynamic_reshapes",
+    "new_buffer",
+    "new_operator",
+    "op_counts",
+    "op_name",
+    "pack",
+    "parse",
+    "schema",
+    "set_ranges",
+    "set_signature",
+    "take_marks",
+    "tensor_name",
+    "type_name",
+    "unique_names",
+]
+
+FLOAT_TYPES = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
+_DTYPES = {
+    "FLOAT32": np.float32,
+    "FLOAT16": np.float16,
+    "FLOAT64": np.float64,
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+}
+
+
+def schema() -> Any:
+    """Returns LiteRT's generated module of the ``.tflite`` format."""
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated
+
+
+def parse(content: bytes, *, place: str = "the model") -> Any:
+    """Returns the file as the schema's ``ModelT`` object.
+
+    Args:
+        content: the bytes of a ``.tflite`` file.
+        place: how messages name it. Default: "the model".
+
+    Raises:
+        ModelError: the bytes are not a TFLite flatbuffer or are damaged.
+
+    Examples:
+        >>> parse(b"not a model at all")
+        Traceback (most recent call last):
+        ...
+        tfcompress.errors.ModelError: the model must be a TFLite flatbuffer. Received: 18 bytes without the mark TFL3. Convert the model first.
+    """
+    if len(content) < 8 or content[4:8] != b"TFL3":
+        raise ModelError(
+            f"{place} must be a TFLite flatbuffer. Received: {len(content)} bytes without the mark TFL3. "
+            "Convert the model first."
+        )
+    try:
+        root = schema().Model.GetRootAsModel(content, 0)
+        _bound(root, len(content) // 4)
+        model = schema().ModelT.InitFromObj(root)
+        _take_in(model, content)
+        _check(model)
+        return model
+    except (ValueError, IndexError, TypeError, OverflowError, MemoryError, AttributeError, KeyError) as error:
+        reason = type(error).__name__
+    except Exception as error:  # struct.error, from the flatbuffers runtime
+        if type(error).__module__ != "struct":
+            raise
+        reason = "it ends too early"
+    raise ModelError(f"{place} is damaged: its flatbuffer cannot be read ({reason}). Copy or convert it again.")
+
+
+def _bound(root: Any, most: int) -> None:
+    """Refuses lists that add up to more than the file has room for: damage can name one table over and over."""
+    graphs = [root.Subgraphs(i) for i in range(_at_most(root.SubgraphsLength(), most))]
+    counts = [root.BuffersLength(), root.OperatorCodesLength(), root.MetadataLength(), root.SignatureDefsLength()]
+    for graph in graphs:
+        counts += [graph.InputsLength(), graph.OutputsLength(), graph.TensorsLength(), graph.OperatorsLength()]
+    _at_most(sum(counts), most)
+    total = 0
+    for graph in graphs:
+        for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
+            total += operator.InputsLength() + operator.OutputsLength()
+            _at_most(total, most)
+    for signature in (root.SignatureDefs(i) for i in range(root.SignatureDefsLength())):
+        total += signature.InputsLength() + signature.OutputsLength()
+        _at_most(total, most)
+
+
+def _at_most(count: int, most: int) -> int:
+    if count > most:
+        raise IndexError(count)
+    return count
+
+
+def _take_in(model: Any, content: bytes) -> None:
+    """Gives each buffer its bytes where they stand behind the flatbuffer, as ai-edge-quantizer writes them from 256 kB on."""
+    for buffer in model.buffers or []:
+        if (buffer.offset or 0) <= 1:
+            continue
+        end = buffer.offset + buffer.size
+        if end > len(content):
+            raise IndexError(end)
+        buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+        buffer.offset = buffer.size = 0
+
+
+def _check(model: Any) -> None:
+    model.operatorCodes = model.operatorCodes or []
+    for graph in model.subgraphs:
+        graph.tensors, graph.operators = graph.tensors or [], graph.operators or []
+        for part in (graph, *graph.operators):
+            part.inputs, part.outputs = (
+                np.zeros(0, np.int32) if indices is None else indices for indices in (part.inputs, part.outputs)
+            )
+        count = len(graph.tensors)
+        for index in (*_indices(graph.inputs), *_indices(graph.outputs)):
+            if not 0 <= index < count:
+                raise IndexError(index)
+        for tensor in graph.tensors:
+            if not 0 <= tensor.buffer < len(model.buffers):
+                raise IndexError(tensor.buffer)
+        for operator in graph.operators or []:
+            model.operatorCodes[operator.opcodeIndex]
+            for index in (*_indices(operator.inputs), *_indices(operator.outputs)):
+                if not -1 <= index < count:
+                    raise IndexError(index)
+    if not model.subgraphs:
+        raise IndexError("no subgraph")
+
+
+def _indices(array: Any) -> list[int]:
+    return [] if array is None else [int(index) for index in array]
+
+
+def pack(model: Any, *, aligned: bool = False) -> bytes:
+    """Returns the bytes of a ``ModelT``.
+
+    Args:
+        model: the file as ``parse`` returns it.
+        aligned: whether constants begin at multiples of 16 bytes, as the schema asks of a finished file
+            (``force_align``) and Python's generated code does not do. Default: False.
+    """
+    import flatbuffers
+
+    class Aligned(flatbuffers.Builder):
+        def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:
+            return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
+
+    builder = Aligned(1024) if aligned else flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@functools.cache
+def _names(enumeration: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+def op_name(model: Any, operator: Any) -> str:
+    """Returns the op's name as in the schema, for instance "CONV_2D"; a custom op's own name."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode:
+        return code.customCode.decode(errors="replace")
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return _names(schema().BuiltinOperator).get(number, f"OP_{number}")
+
+
+def op_counts(model: Any) -> dict[str, int]:
+    """Returns how often each op occurs over all subgraphs, most frequent first."""
+    names = _names(schema().BuiltinOperator)
+    counts: Counter[str] = Counter()
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            code = model.operatorCodes[operator.opcodeIndex]
+            number = max(code.builtinCode, code.deprecatedBuiltinCode)
+            custom = code.customCode
+            counts[custom.decode(errors="replace") if custom else names.get(number, f"OP_{number}")] += 1
+    return dict(counts.most_common())
+
+
+def type_name(tensor: Any) -> str:
+    """Returns the tensor's type as in the schema, for instance "INT8"."""
+    return _names(schema().TensorType).get(tensor.type, f"TYPE_{tensor.type}")
+
+
+def dtype_of(tensor: Any) -> np.dtype | None:
+    """Returns the tensor's NumPy dtype, None for a type that NumPy does not have."""
+    dtype = _DTYPES.get(type_name(tensor))
+    return None if dtype is None else np.dtype(dtype)
+
+
+def tensor_name(tensor: Any) -> str:
+    """Returns the tensor's name as text."""
+    name = tensor.name
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
+
+
+def constant(model: Any, tensor: Any) -> np.ndarray | None:
+    """Returns the values stored for ``tensor``, None for one that is computed or of a type without a NumPy dtype."""
+    data = model.buffers[tensor.buffer].data
+    dtype = dtype_of(tensor)
+    if data is None or not len(data) or dtype is None:
+        return None
+    shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
+    if len(data) != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
+        return None
+    return np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype).reshape(shape)
+
+
+def activation_tensors(model: Any) -> list[int]:
+    """Returns the indices of the float tensors of the main subgraph that are computed or fed, in order of use."""
+    graph = model.subgraphs[0]
+    order = _indices(graph.inputs)
+    for operator in graph.operators or []:
+        order.extend(index for index in _indices(operator.outputs) if index >= 0)
+    return [index for index in dict.fromkeys(order) if type_name(graph.tensors[index]) == "FLOAT32"]
+
+
+def unique_names(model: Any) -> None:
+    """Renames tensors whose name another has too, so that a range finds its tensor by name."""
+    taken: set[str] = set()
+    for tensor in model.subgraphs[0].tensors:
+        name = plain = tensor_name(tensor) or "tensor"
+        number = 1
+        while name in taken:
+            name, number = f"{plain}_{number}", number + 1
+        taken.add(name)
+        tensor.name = name.encode()
+
+
+def expose(model: Any, tensors: Iterable[int]) -> bytes:
+    """Returns the file with these tensors of the main subgraph as its outputs, so that XNNPACK hands them out."""
+    graph = model.subgraphs[0]
+    outputs, signatures = graph.outputs, model.signatureDefs
+    fed = set(_indices(graph.inputs))
+    graph.outputs = np.array([index for index in tensors if index not in fed], dtype=np.int32)
+    model.signatureDefs = None
+    try:
+        return pack(model)
+    finally:
+        graph.outputs, model.signatureDefs = outputs, signatures
+
+
+def set_ranges(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Writes (lowest, highest) as min and max of the tensors of that name, where the quantizer reads them."""
+    for tensor in model.subgraphs[0].tensors:
+        pair = ranges.get(tensor_name(tensor))
+        if pair is not None:
+            parameters = schema().QuantizationParametersT()
+            parameters.min = np.array([pair[0]], np.float32)
+            parameters.max = np.array([pair[1]], np.float32)
+            tensor.quantization = parameters
+
+
+def set_signature(model: Any, inputs: list[str], outputs: list[str], *, key: str = "serving_default") -> None:
+    """Writes the one signature by which the file is fed: a name for each input and output, in their order."""
+    graph = model.subgraphs[0]
+
+    def mapped(names: list[str], indices: list[int]) -> list[Any]:
+        maps = []
+        for name, index in zip(names, indices, strict=True):
+            entry = schema().TensorMapT()
+            entry.name, entry.tensorIndex = name, index
+            maps.append(entry)
+        return maps
+
+    signature = schema().SignatureDefT()
+    signature.signatureKey = key
+    signature.subgraphIndex = 0
+    signature.inputs = mapped(inputs, _indices(graph.inputs))
+    signature.outputs = mapped(outputs, _indices(graph.outputs))
+    model.signatureDefs = [signature]
+
+
+def take_marks(model: Any) -> dict[str, tuple[float, float]]:
+    """Removes the QUANTIZE/DEQUANTIZE pairs that fake-quantization nodes left and returns the ranges they stood for.
+
+    Returns:
+        (lowest, highest) by name of the tensor that was quantized; the file is a plain float model afterwards.
+    """
+    graph = model.subgraphs[0]
+    ranges: dict[int, tuple[float, float]] = {}
+    while True:
+        quantizers = {
+            int(operator.outputs[0]): operator for operator in graph.operators if op_name(model, operator) == "QUANTIZE"
+        }
+        pair = next(
+            (
+                (operator, quantizers[int(operator.inputs[0])])
+                for operator in graph.operators
+                if op_name(model, operator) == "DEQUANTIZE" and int(operator.inputs[0]) in quantizers
+            ),
+            None,
+        )
+        if pair is None:
+            break
+        dequantize, quantize = pair
+        source, stored, restored = int(quantize.inputs[0]), int(quantize.outputs[0]), int(dequantize.outputs[0])
+        ranges.setdefault(source, _range_of(graph.tensors[stored]))
+        graph.operators.remove(dequantize)
+        _replace(graph, restored, source)
+        if not any(stored in _indices(operator.inputs) for operator in graph.operators):
+            graph.operators.remove(quantize)
+    _take_half_marks(model, ranges)
+    position = _drop_unused(model)
+    unique_names(model)
+    return {tensor_name(graph.tensors[position[old]]): pair for old, pair in ranges.items() if old in position}
+
+
+def _take_half_marks(model: Any, ranges: dict[int, tuple[float, float]]) -> None:
+    """Removes the QUANTIZE ops whose DEQUANTIZE the converter has moved behind a RESHAPE, or has lost there."""
+    graph, floating = model.subgraphs[0], schema().TensorType.FLOAT32
+    for quantize in [operator for operator in graph.operators if op_name(model, operator) == "QUANTIZE"]:
+        source, stored = int(quantize.inputs[0]), int(quantize.outputs[0])
+        if graph.tensors[source].type != floating:
+            continue
+        ranges.setdefault(source, _range_of(graph.tensors[stored]))
+        graph.operators.remove(quantize)
+        _replace(graph, stored, source)
+    changed = True
+    while changed:
+        changed = False
+        for operator in list(graph.operators):
+            if op_name(model, operator) == "DEQUANTIZE" and graph.tensors[int(operator.inputs[0])].type == floating:
+                graph.operators.remove(operator)
+                _replace(graph, int(operator.outputs[0]), int(operator.inputs[0]))
+                changed = True
+            elif op_name(model, operator) == "RESHAPE" and graph.tensors[int(operator.inputs[0])].type == floating:
+                moved = graph.tensors[int(operator.outputs[0])]
+                if moved.type != floating:
+                    moved.type, moved.quantization = floating, None
+                    changed = True
+
+
+def fold_dynamic_reshapes(model: Any) -> int:
+    """Replaces shapes computed from one dynamic axis by constants with -1 there; returns how many.
+
+    Keras flattens to (shape(x)[0], n), which becomes SHAPE, STRIDED_SLICE and PACK before the RESHAPE. A constant
+    [-1, n] says the same, and runtimes for microcontrollers and delegates know it.
+    """
+    graph = model.subgraphs[0]
+    producer = {int(index): operator for operator in graph.operators for index in operator.outputs}
+    folded = 0
+    for operator in graph.operators:
+        if op_name(model, operator) != "RESHAPE" or len(operator.inputs) < 2:
+            continue
+        packing = producer.get(int(operator.inputs[1]))
+        if packing is None or op_name(model, packing) != "PACK":
+            continue
+        sizes = [constant(model, graph.tensors[int(index)]) for index in packing.inputs]
+        computed = [int(index) for index, size in zip(packing.inputs, sizes, strict=True) if size is None]
+        if len(computed) != 1 or not _is_an_axis(model, producer, computed[0]):
+            continue
+        shape = np.array([-1 if size is None else int(size) for size in sizes], np.int32)
+        operator.inputs = np.array([int(operator.inputs[0]), add_constant(model, shape)], np.int32)
+        if operator.builtinOptions is not None:
+            operator.builtinOptions.newShape = shape
+        folded += 1
+    if folded:
+        drop_dead(model)
+    return folded
+
+
+def _is_an_axis(model: Any, producer: Mapping[int, Any], index: int) -> bool:
+    slicing = producer.get(index)
+    if slicing is None or op_name(model, slicing) != "STRIDED_SLICE":
+        return False
+    measuring = producer.get(int(slicing.inputs[0]))
+    return measuring is not None and op_name(model, measuring) == "SHAPE"
+
+
+def new_buffer(model: Any, values: np.ndarray) -> int:
+    """Adds the values as a buffer of the file and returns its number."""
+    buffer = schema().BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def new_operator(model: Any, name: str, inputs: list[int], outputs: list[int]) -> Any:
+    """Returns an op without options, for instance "QUANTIZE", that is yet to be put among a subgraph's operators."""
+    number = getattr(schema().BuiltinOperator, name)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    if number not in codes:
+        code = schema().OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = number
+        code.version = 1
+        model.operatorCodes.append(code)
+        codes.append(number)
+    operator = schema().OperatorT()
+    operator.opcodeIndex = codes.index(number)
+    operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+    return operator
+
+
+def add_constant(model: Any, values: np.ndarray) -> int:
+    """Adds a tensor of these int32 values, under a name that no other has, to the main subgraph and returns its index."""
+    graph, tensor = model.subgraphs[0], schema().TensorT()
+    taken = {tensor_name(other) for other in graph.tensors}
+    names = itertools.chain(["shape"], (f"shape_{number}" for number in itertools.count(1)))
+    tensor.name, tensor.buffer = next(name for name in names if name not in taken).encode(), new_buffer(model, values)
+    tensor.shape, tensor.type = np.array(values.shape, np.int32), schema().TensorType.INT32
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def drop_dead(model: Any) -> None:
+    """Removes the ops of the main subgraph whose results nobody reads, and the tensors that no op is left for."""
+    graph = model.subgraphs[0]
+    before = -1
+    while before != len(graph.operators):
+        before = len(graph.operators)
+        read = set(_indices(graph.outputs)).union(*(_indices(operator.inputs) for operator in graph.operators))
+        graph.operators = [
+            operator for operator in graph.operators if any(index in read for index in _indices(operator.outputs))
+        ]
+    _drop_unused(model)
+
+
+def _range_of(tensor: Any) -> tuple[float, float]:
+    scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+    lowest, highest = (0, 255) if type_name(tensor) == "UINT8" else (-128, 127)
+    return (lowest - zero_point) * scale, (highest - zero_point) * scale
+
+
+def _replace(graph: Any, old: int, new: int) -> None:
+    for operator in graph.operators:
+        operator.inputs = np.array([new if index == old else index for index in _indices(operator.inputs)], np.int32)
+    graph.outputs = np.array([new if index == old else index for index in _indices(graph.outputs)], np.int32)
+
+
+def _drop_unused(model: Any) -> dict[int, int]:
+    graph = model.subgraphs[0]
+    used = set(_indices(graph.inputs)) | set(_indices(graph.outputs))
+    for operator in graph.operators:
+        used.update(_indices(operator.inputs), _indices(operator.outputs), _indices(operator.intermediates))
+    kept = [index for index in range(len(graph.tensors)) if index in used]
+    position = {old: new for new, old in enumerate(kept)} | {-1: -1}
+
+    def moved(array: Any) -> Any:
+        return None if array is None else np.array([position[index] for index in _indices(array)], np.int32)
+
+    graph.tensors = [graph.tensors[index] for index in kept]
+    graph.inputs, graph.outputs = moved(graph.inputs), moved(graph.outputs)
+    for operator in graph.operators:
+        operator.inputs, operator.outputs = moved(operator.inputs), moved(operator.outputs)
+        operator.intermediates = moved(operator.intermediates)
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            for entry in [*(signature.inputs or []), *(signature.outputs or [])]:
+                entry.tensorIndex = position.get(int(entry.tensorIndex), entry.tensorIndex)
+    return position
