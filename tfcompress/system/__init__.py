@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .arguments import checked_arguments as checked_arguments
     from .files import check_writable as check_writable
     from .files import write_atomically as write_atomically
     from .isolation import run_isolated as run_isolated
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "arguments": ["checked_arguments"],
         "files": ["check_writable", "write_atomically"],
         "isolation": ["run_isolated"],
         "quiet": ["converter_silenced", "native_stderr_silenced"],
