@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .calibration import observers as observers
     from .conversion import Conversion as Conversion
     from .conversion import convert as convert
+    from .data import TFRecords as TFRecords
     from .distillation import distill as distill
     from .errors import TfcompressError as TfcompressError
     from .layers import after_schedule as after_schedule
@@ -40,6 +41,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "conversion": ["Conversion", "convert"],
+        "data": ["TFRecords"],
         "distillation": ["distill"],
         "errors": ["TfcompressError"],
         "layers": ["after_schedule"],

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tfcompress.data.arrays import InputSpec
-from tfcompress.data.tfrecords import Feature, load, read_feature_map
+from tfcompress.data.loading import load_representative
+from tfcompress.data.tfrecords import Feature, TFRecords, load, read_feature_map
 from tfcompress.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3)).astype(np.uint8)
@@ -102,6 +103,14 @@ def test_folders_and_packed_files_are_read_in_order(records, tmp_path):
     packed = tmp_path / "people.tfrecord.gz"
     packed.write_bytes(gzip.compress(records.read_bytes()))
     np.testing.assert_array_equal(read(packed, MAP)["age"][:, 0], AGES)
+
+
+def test_the_value_is_a_source_like_any_other(records):
+    source = TFRecords(records, MAP)
+    found = next(load_representative(source, (IMAGE, AGE), scaling="raw").batches(7))
+    np.testing.assert_array_equal(found["image"], PIXELS)
+    np.testing.assert_array_equal(found["age"], AGES[:, None])
+    assert source == TFRecords([str(records)], MAP)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .scalings import Scaling as Scaling
     from .scalings import resolve_scaling as resolve_scaling
     from .scripts import load_function as load_function
+    from .tfrecords import Feature as Feature
+    from .tfrecords import TFRecords as TFRecords
     from .tokens import Tokenizer as Tokenizer
 
 __getattr__, __dir__, __all__ = lazy_exports(
@@ -39,6 +41,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "samples": ["Batch", "Samples", "count_samples"],
         "scalings": ["SCALINGS", "Scaling", "resolve_scaling"],
         "scripts": ["load_function"],
+        "tfrecords": ["Feature", "TFRecords"],
         "tokens": ["Tokenizer"],
     },
 )

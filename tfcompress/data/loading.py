@@ -22,6 +22,8 @@ from .images import SUFFIXES, ImageReader, find_images
 from .samples import Batch, Blocks, Samples, count_samples
 from .scalings import Scaling, resolve_scaling
 from .scripts import call_function, names_a_function
+from .tfrecords import TFRecords
+from .tfrecords import load as load_tfrecords
 
 __all__ = ["InputSpec", "Labelled", "Samples", "load_labelled", "load_representative"]
 
@@ -75,6 +77,7 @@ def load_representative(
       named x, images, input or samples), a folder of images at any depth, a folder that holds one ``.npy`` or ``.npz``;
     - an array, a dictionary of arrays by input name, a list or tuple with one array per input, ``(x, y)``, or a list
       of single samples for a model with one input;
+    - ``TFRecords``: files of ``tf.train.Example`` with the feature of each input;
     - a ``tf.data.Dataset``, another iterable, a function that returns one, or a generator (read once), of elements
       that are each an array, a dictionary, one array per input, or ``(x, y)``.
 
@@ -102,6 +105,8 @@ def load_representative(
     inputs, scaling = _check_arguments(inputs, scaling)
     if isinstance(source, str) and names_a_function(source):
         source = call_function(source)
+    if isinstance(source, TFRecords):
+        return load_tfrecords(source.paths, inputs, source.features, scaling=scaling)
     if isinstance(source, str | os.PathLike):
         path = _array_file(Path(source))
         if path.is_dir():
@@ -229,7 +234,7 @@ def _read(path: Path, inputs: tuple[InputSpec, ...], allow_pickle: bool) -> tupl
     if path.suffix in (".tfrecord", ".tfrecords"):
         raise DataError(
             f"TFRecords need a feature map. Received: {path} without one. Pass --features=MAP.json, which names the feature "
-            "of each input (tfcompress.data.tfrecords.load in Python)."
+            "of each input (tfcompress.TFRecords in Python)."
         )
     if path.suffix != ".npz":
         raise DataError(f"Data must be .npy, .npz or a folder. Received: {path}. Store the samples with np.save.")

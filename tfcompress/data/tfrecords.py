@@ -20,7 +20,7 @@ from .images import ImageReader
 from .samples import Batch, Samples
 from .scalings import Scaling, resolve_scaling
 
-__all__ = ["SUFFIXES", "Feature", "load", "read_feature_map"]
+__all__ = ["SUFFIXES", "Feature", "TFRecords", "load", "read_feature_map"]
 
 SUFFIXES = (".tfrecord", ".tfrecords")
 _KINDS = ("values", "image", "bytes")
@@ -51,6 +51,11 @@ class Feature:
     dtype: str | None = None
     shape: tuple[int, ...] | None = None
 
+    def __repr__(self) -> str:
+        given = [f"{key}={getattr(self, key)!r}" for key in ("dtype", "shape") if getattr(self, key) is not None]
+        kind = [] if self.kind == "values" else [f"{self.kind!r}"]
+        return f"Feature({', '.join([f'{self.feature!r}', *kind, *given])})"
+
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ValueError(f"kind must be one of {', '.join(_KINDS)}. Received: kind={self.kind!r}.")
@@ -74,7 +79,7 @@ def read_feature_map(source: str | os.PathLike | Mapping[str, Any]) -> dict[str,
 
     Examples:
         >>> read_feature_map({"x": "values", "image": {"feature": "png", "kind": "image"}})["x"]
-        Feature(feature='values', kind='values', dtype=None, shape=None)
+        Feature('values')
     """
     place = "the feature map"
     if isinstance(source, str | os.PathLike):
@@ -120,6 +125,37 @@ def _feature(name: str, entry: Any, place: str) -> Feature:
             f"Each input's entry must be a feature's name or an object with feature, kind, dtype and shape. "
             f"Received: {name!r} in {place} ({one_line(error)})."
         ) from error
+
+
+@dataclass(frozen=True)
+class TFRecords:
+    """TFRecord files of ``tf.train.Example`` as a source of samples, read in the order of the files.
+
+    Args:
+        paths: a file, a folder of ``.tfrecord`` and ``.tfrecords`` files, or several of them. Files that end in ``.gz``
+            are unpacked while they are read.
+        features: which feature feeds which input, by input name, or the path of a JSON or YAML file that says so; see
+            ``read_feature_map``.
+
+    Raises:
+        DataError: the feature map is missing or malformed.
+
+    Examples:
+        >>> TFRecords("people.tfrecord", {"age": "person/age"})
+        TFRecords(paths=('people.tfrecord',), features={'age': Feature('person/age')})
+    """
+
+    paths: tuple[str, ...]
+    features: Mapping[str, Feature]
+
+    def __init__(
+        self,
+        paths: str | os.PathLike | Sequence[str | os.PathLike],
+        features: str | os.PathLike | Mapping[str, Any],
+    ) -> None:
+        several = [paths] if isinstance(paths, str | os.PathLike) else paths
+        object.__setattr__(self, "paths", tuple(os.fspath(path) for path in several))
+        object.__setattr__(self, "features", read_feature_map(features))
 
 
 def load(
