@@ -1,6 +1,6 @@
 # make demo      trains, converts and measures the handwritten digits; results in demo_output/
 # make test      the quick tests
-# make test-all  every test, those of PyTorch models too
+# make test-all  every test, those of PyTorch models too; with REST=1 only what the last make test did not pass
 # make lint      style and types
 # make docs      the guides and the reference as a site; results in site/
 # make clean     removes everything that make has made
@@ -16,6 +16,7 @@ SITE := $(VENV)/.installed-docs
 RUN := $(VENV)/bin/python
 # A dependency of litert-torch brings a pytest plugin that warns while it loads, and warnings are errors here.
 PYTEST := $(RUN) -m pytest -p no:anyio -q -n 2
+PASSED := $(VENV)/.passed
 QUICK := not slow and not devicelab and not torch and not fuzz and not docs
 
 # Keras 2 instead of Keras 3 would answer to the name tf.keras.
@@ -27,10 +28,10 @@ demo: $(STAMP)
 	@$(RUN) -m tfcompress.demo --output=demo_output
 
 test: $(STAMP)
-	@$(PYTEST) -m "$(QUICK)"
+	@$(PYTEST) -m "$(QUICK)" --passed=$(PASSED)
 
 test-all: $(TORCH)
-	@$(PYTEST)
+	@$(PYTEST) $(if $(REST),--without=$(PASSED))
 
 lint: $(STAMP)
 	@$(RUN) -m ruff check --line-length 120 .

@@ -51,10 +51,20 @@ def toolkit_schedules(monkeypatch):
     return pytest.importorskip("tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--passed", type=Path, help="write the names of the tests that passed to this file")
+    parser.addoption("--without", type=Path, help="leave out the tests that this file names")
+
+
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if SHARED_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("shared")
+    if config.option.without is not None:
+        names = set(config.option.without.read_text().splitlines())
+        left_out = [item for item in items if item.nodeid in names]
+        items[:] = [item for item in items if item.nodeid not in names]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def _skipped(reporter) -> list:
@@ -78,8 +88,14 @@ def _forbidden_skips(config) -> list[str]:
 def pytest_sessionfinish(session, exitstatus):
     # Workers of pytest-xdist hand their reports to the controller, which alone sees them all.
     is_worker = hasattr(session.config, "workerinput")
-    if not is_worker and exitstatus == pytest.ExitCode.OK and _forbidden_skips(session.config):
+    if is_worker:
+        return
+    if exitstatus == pytest.ExitCode.OK and _forbidden_skips(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if session.config.option.passed is not None:
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        passed = {report.nodeid for report in reporter.stats.get("passed", []) if report.when == "call"}
+        session.config.option.passed.write_text("\n".join(sorted(passed)))
 
 
 def pytest_terminal_summary(terminalreporter, config):

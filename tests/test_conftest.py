@@ -77,3 +77,13 @@ def test_a_skip_in_spite_of_the_data_fails_the_run(run, tmp_path, workers):
     assert code == 1, output
     assert re.search(r"^1 skipped: no reason at all$", output, re.MULTILINE), output
     assert "test_refuses: skipped although the shared data is present" in output
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "xdist"])
+def test_a_second_run_leaves_out_what_passed_and_repeats_what_was_skipped(run, tmp_path, workers):
+    passed = tmp_path / "passed"
+    code, output = run(*workers, f"--passed={passed}")
+    assert code == 0 and "1 passed, 3 skipped" in output, output
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    code, output = run(*workers, f"--without={passed}")
+    assert code == 0 and "3 passed" in output and "4 passed" not in output, output
