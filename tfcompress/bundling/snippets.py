@@ -64,7 +64,7 @@ def render(template: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("tfcompress", "bundle"),
+        loader=PackageLoader("tfcompress", "bundling"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
