@@ -53,7 +53,7 @@ def prepare(folder: Path, count: int) -> None:
     import keras
     import numpy as np
 
-    from tfcompress.lowering import float_model
+    from tfcompress import lowering
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def prepare(folder: Path, count: int) -> None:
     if len({tuple(row) for row in answers.round(4)}) != 20:
         raise SystemExit("the prepared model does not tell its inputs apart")
     model.save(folder / "model.keras")
-    (folder / "float.tflite").write_bytes(float_model.lower_keras(model).content)
+    (folder / "float.tflite").write_bytes(lowering.lower_keras(model).content)
     np.save(folder / "samples.npy", samples.astype(np.float32))
 
 
@@ -150,8 +150,7 @@ def convert_with_their_ranges(folder: Path, count: int) -> dict:
     """Writes our file once more, from the very ranges that TFLiteConverter's calibrator measured."""
     import keras
 
-    from tfcompress import TARGETS
-    from tfcompress.lowering import float_model
+    from tfcompress import TARGETS, lowering
     from tfcompress.quantization import quantizers
     from tfcompress.tflite import flatbuffer
 
@@ -159,7 +158,7 @@ def convert_with_their_ranges(folder: Path, count: int) -> dict:
     converter = their_converter(model, Stream(folder / "samples.npy", count))
     converter._experimental_calibrate_only = True
     calibrated = flatbuffer.parse(converter.convert())
-    lowered = float_model.lower_keras(model)
+    lowered = lowering.lower_keras(model)
     hub = flatbuffer.parse(lowered.content)
     ranges = {}
     for mine, other in zip(flatbuffer.activation_tensors(hub), flatbuffer.activation_tensors(calibrated), strict=True):

@@ -51,13 +51,14 @@ def digits_cases(seeds: int, samples: int) -> Iterator[Case]:
     """Yields the digits model as it is and with scaled channels."""
     import numpy as np
 
+    from tfcompress import lowering
     from tfcompress.conversion.repair.equalization import find_pairs, rescale
     from tfcompress.data import load_digits
-    from tfcompress.lowering import float_model, sources
+    from tfcompress.lowering import sources
     from tfcompress.tflite import flatbuffer
 
     digits = load_digits(seed=0)
-    lowered = float_model.lower_keras(sources.open_source(ROOT / "models" / "digits" / "digits.keras").value)
+    lowered = lowering.lower_keras(sources.open_source(ROOT / "models" / "digits" / "digits.keras").value)
     pairs = find_pairs(flatbuffer.parse(lowered.content))
     rest = lowered.inputs, digits.x_train[:samples], digits.x_test, digits.y_test
     yield Case("digits", lowered.content, *rest)
@@ -71,13 +72,13 @@ def resnet_cases(folder: Path, samples: int) -> Iterator[Case]:
     """Yields the official ResNet-8 if it is there."""
     import numpy as np
 
-    from tfcompress.lowering import float_model
+    from tfcompress import lowering
 
     model, pictures = folder / "mlperf_resnet8" / "pretrainedResnet.tflite", folder / "cifar10" / "cifar10_subset.npz"
     if not (model.is_file() and pictures.is_file()):
         print(f"ResNet-8 left out: no {model}", file=sys.stderr)
         return
-    lowered = float_model.lower_flatbuffer(model.read_bytes(), place=model.name)
+    lowered = lowering.lower_flatbuffer(model.read_bytes(), place=model.name)
     with np.load(pictures) as data:
         x_train, x_test, y_test = (data[name] for name in ("x_train", "x_test", "y_test"))
     rest = x_train[:samples].astype(np.float32), x_test.astype(np.float32), y_test.ravel()

@@ -13,7 +13,7 @@ import pytest
 
 from tfcompress.bundling import device_folder, op_resolver, snippets
 from tfcompress.errors import DataError, ModelError, OutputError
-from tfcompress.quantization import operators
+from tfcompress.quantization import supported_ops
 from tfcompress.tflite import metadata
 from tfcompress.tflite.affine import dequantize, quantize
 from tfcompress.tflite.interpreter import open_model
@@ -315,10 +315,10 @@ except OutputError as error:
 
 
 def test_every_operator_of_tflite_micro_has_a_method_of_its_own():
-    lines = op_resolver.resolver_code(operators.MICRO).splitlines()
+    lines = op_resolver.resolver_code(supported_ops.MICRO).splitlines()
     methods = {line.removeprefix("resolver.").removesuffix("();") for line in lines[1:]}
-    assert lines[0] == f"tflite::MicroMutableOpResolver<{len(operators.MICRO)}> resolver;"
-    assert len(methods) == len(operators.MICRO)
+    assert lines[0] == f"tflite::MicroMutableOpResolver<{len(supported_ops.MICRO)}> resolver;"
+    assert len(methods) == len(supported_ops.MICRO)
     assert all(method.isalnum() for method in methods)
     named = {"AddConv2D", "AddPadV2", "AddCumSum", "AddSpaceToBatchNd", "AddRelu6", "AddUnidirectionalSequenceLSTM"}
     assert named <= methods  # as micro_mutable_op_resolver.h spells them

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from models import striped_pictures, tiny_cnn
+from tfcompress import lowering
 from tfcompress.calibration.calibrator import Calibration, calibrate, resolve_observer, usable
 from tfcompress.calibration.observers import OBSERVERS, Entropy, MinMax, MovingAverage, Percentile
 from tfcompress.data.loading import load_representative
 from tfcompress.errors import ConversionError, DataError, OutputError
-from tfcompress.lowering import float_model
 from tfcompress.quantization import quantizers
 from tfcompress.quantization.targets import TARGETS
 from tfcompress.tflite import flatbuffer
@@ -30,7 +30,7 @@ def pictures():
 def hub(pictures):
     model = tiny_cnn()
     model(pictures, training=True)
-    return float_model.lower_keras(model)
+    return lowering.lower_keras(model)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_every_observer_makes_a_model_that_agrees(hub, pictures):
 def test_not_finite_tensors_are_named(pictures):
     inputs = keras.Input((8, 8, 2), name="image")
     model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.ops.log(inputs)))
-    hub = float_model.lower_keras(model)
+    hub = lowering.lower_keras(model)
     for name in ("min_max", "entropy"):
         with pytest.raises(
             ConversionError, match="must stay finite on the representative data.*Check the data's scaling"
@@ -158,7 +158,7 @@ print(run(stream(64)), run(stream(4096)), run(sys.argv[2]))
 """
     # The hub's own shape, 8 x 8, is too small to see anything: a model of one op on 32 kB samples.
     model = keras.Sequential([keras.Input((64, 64, 2), name="image"), keras.layers.ReLU(name="relu")])
-    (tmp_path / "hub.tflite").write_bytes(float_model.lower_keras(model).content)
+    (tmp_path / "hub.tflite").write_bytes(lowering.lower_keras(model).content)
     np.save(tmp_path / "x.npy", np.zeros((4096, 64, 64, 2), np.float32))
     command = [sys.executable, "-c", code, str(tmp_path / "hub.tflite"), str(tmp_path / "x.npy")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -191,7 +191,7 @@ def test_it_is_of_its_model_alone(hub, pictures, measured):
     other = tiny_cnn(seed=1)
     other(pictures, training=True)
     with pytest.raises(ConversionError, match="must be of the model it is used for.*graph or its weights differ"):
-        usable(measured, float_model.lower_keras(other).content)
+        usable(measured, lowering.lower_keras(other).content)
     strange = dataclasses.replace(measured, ranges={"strange": (0.0, 1.0)})
     with pytest.raises(ConversionError, match=r"unknown names \(strange"):
         usable(strange, hub.content)
@@ -227,7 +227,7 @@ def test_the_hash_is_the_same_in_another_process(tmp_path, hub, pictures):
     model(pictures, training=True)
     model.save(tmp_path / "model.keras")
     code = (
-        "import sys, keras; from tfcompress.lowering import float_model as lowering; from tfcompress.tflite import fingerprints\n"
+        "import sys, keras; from tfcompress import lowering; from tfcompress.tflite import fingerprints\n"
         "print(fingerprints.model_sha256(lowering.lower_keras(keras.models.load_model(sys.argv[1])).content))"
     )
     done = [

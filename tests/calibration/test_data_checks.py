@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from models import compiled, striped_pictures, tiny_cnn
+from tfcompress import lowering
 from tfcompress.calibration.data_checks import Evidence, doubts
-from tfcompress.lowering import float_model
 
 VARIED = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
 
@@ -30,7 +30,7 @@ def trained():
     model = compiled(tiny_cnn())
     pictures, labels = striped_pictures()
     model.fit(pictures, labels, epochs=5, verbose=0)
-    return model, float_model.lower_keras(model)
+    return model, lowering.lower_keras(model)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def relu6():
     )
     pixels = pixels_of(striped_pictures()[0])
     model(pixels, training=True)
-    return float_model.lower_keras(model), pixels
+    return lowering.lower_keras(model), pixels
 
 
 def pixels_of(pictures):
@@ -76,7 +76,7 @@ def test_a_shift_is_seen_by_batch_normalization():
     inputs = keras.Input((6,), name="x")
     model = keras.Model(inputs, keras.layers.BatchNormalization(momentum=0.0, name="norm")(inputs))
     model(VARIED, training=True)
-    hub = float_model.lower_keras(model)
+    hub = lowering.lower_keras(model)
     assert asked(model, hub, {"x": VARIED}) is None
     assert "standard deviations off" in asked(model, hub, {"x": VARIED + np.float32(5)})
 
@@ -100,12 +100,12 @@ def test_a_model_is_left_as_it_was(trained):
 def test_untrained_statistics_say_nothing():
     model = tiny_cnn()
     pictures, _ = striped_pictures(40)
-    assert asked(model, float_model.lower_keras(model), {"image": pictures}) is None
+    assert asked(model, lowering.lower_keras(model), {"image": pictures}) is None
 
 
 def test_real_pictures_and_a_real_model(shared_data):
     model = keras.models.load_model(next((shared_data / "mlperf_resnet8").glob("*.h5")), compile=False)
-    hub = float_model.lower_keras(model)
+    hub = lowering.lower_keras(model)
     with np.load(shared_data / "cifar10" / "cifar10_subset.npz") as archive:
         pictures = archive["x_train"][:64].astype(np.float32)
     name = hub.inputs[0].name

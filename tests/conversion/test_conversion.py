@@ -57,16 +57,17 @@ def their_converter(model):
 
 
 def test_int8_equals_tfliteconverters_own_on_the_same_ranges(model):
-    from tfcompress.lowering import float_model
+    from tfcompress import lowering
     from tfcompress.quantization import quantizers
+    from tfcompress.system import converter_silenced
 
-    with float_model.converter_silenced(), warnings.catch_warnings():
+    with converter_silenced(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs, about statistics that it then does without
         theirs = their_converter(model).convert()
         calibrating = their_converter(model)
         calibrating._experimental_calibrate_only = True
         calibrated = flatbuffer.parse(calibrating.convert())
-    lowered = float_model.lower_keras(model)
+    lowered = lowering.lower_keras(model)
     hub = flatbuffer.parse(lowered.content)
     ranges = {}
     for mine, other in zip(flatbuffer.activation_tensors(hub), flatbuffer.activation_tensors(calibrated), strict=True):

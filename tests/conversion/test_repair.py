@@ -7,17 +7,14 @@ import numpy as np
 import pytest
 
 from models import striped_pictures, tiny_cnn
-from tfcompress import TARGETS
+from tfcompress import TARGETS, lowering
 from tfcompress.calibration import calibrator
 from tfcompress.conversion.repair import METHODS, Score, check_methods, repair
 from tfcompress.conversion.repair.activations import capture, channel_bounds, on_grid
 from tfcompress.conversion.repair.adaptive_rounding import choose_rounding, round_weights
 from tfcompress.conversion.repair.bias_correction import correct_bias, mean_outputs
 from tfcompress.conversion.repair.equalization import balance, equalize, find_pairs, rescale
-from tfcompress.conversion.repair.moments import Moments, measure_moments
-from tfcompress.conversion.repair.scores import answers, score
-from tfcompress.conversion.repair.weight_clipping import clip_weights, search_clips
-from tfcompress.conversion.repair.weighted_layers import (
+from tfcompress.conversion.repair.linear_layers import (
     Layer,
     assign,
     bias_of,
@@ -28,13 +25,16 @@ from tfcompress.conversion.repair.weighted_layers import (
     scales_of,
     weights_of,
 )
+from tfcompress.conversion.repair.moments import Moments, measure_moments
+from tfcompress.conversion.repair.scores import answers, score
+from tfcompress.conversion.repair.weight_clipping import clip_weights, search_clips
 from tfcompress.data import loading
 from tfcompress.data.digits import load_digits
 from tfcompress.errors import DataError
-from tfcompress.lowering import float_model, sources
+from tfcompress.lowering import sources
 from tfcompress.quantization import quantizers
+from tfcompress.tflite import constant_tensors as stored
 from tfcompress.tflite import flatbuffer
-from tfcompress.tflite import stored_values as stored
 from tfcompress.tflite.interpreter import open_model
 
 PER_CHANNEL = TARGETS["cpu-int8"]
@@ -55,7 +55,7 @@ def tiny():
     model = tiny_cnn()
     for _ in range(20):
         model(X, training=True)
-    return float_model.lower_keras(model)
+    return lowering.lower_keras(model)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def digits_file():
-    return float_model.lower_keras(sources.open_source(MODELS / "digits" / "digits.keras").value)
+    return lowering.lower_keras(sources.open_source(MODELS / "digits" / "digits.keras").value)
 
 
 def scaled(content, seed):
@@ -120,7 +120,7 @@ def test_patches_follow_strides_dilations_groups_and_padding(padding, kind, stri
         "multiplied": lambda: layers.DepthwiseConv2D(size, strides, padding, depth_multiplier=3),
     }[kind]
     image = keras.Input((9, 8, 4), name="image")
-    content = float_model.lower_keras(keras.Model(image, make()(image))).content
+    content = lowering.lower_keras(keras.Model(image, make()(image))).content
     x = np.random.default_rng(0).normal(size=(3, 9, 8, 4)).astype(np.float32)
     model = flatbuffer.parse(content)
     # The converter writes Keras's dilated convolutions as plain ones between SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND.
@@ -391,7 +391,7 @@ def test_dilated_convolutions_are_repaired_too():
     x = layers.Conv2D(8, 3, padding="same", dilation_rate=2, activation="relu")(image)
     x = layers.DepthwiseConv2D(3, padding="same", dilation_rate=2, activation="relu")(x)
     x = layers.Dense(3, name="logits")(layers.Flatten()(x))
-    lowered = float_model.lower_keras(keras.Model(image, x))
+    lowered = lowering.lower_keras(keras.Model(image, x))
     assert "SPACE_TO_BATCH_ND" in flatbuffer.op_counts(flatbuffer.parse(lowered.content))
     pictures = np.random.default_rng(0).normal(size=(32, 12, 12, 2)).astype(np.float32)
     ranges = measured_ranges(lowered.content, lowered.inputs, pictures)
@@ -505,7 +505,7 @@ def test_four_bits_gain_most(digits_file, digits):
 
 @pytest.mark.slow
 def test_resnet8_loses_less_with_repair(shared_data):
-    lowered = float_model.lower_flatbuffer(
+    lowered = lowering.lower_flatbuffer(
         (shared_data / "mlperf_resnet8" / "pretrainedResnet.tflite").read_bytes(), place="ResNet-8"
     )
     with np.load(shared_data / "cifar10" / "cifar10_subset.npz") as arrays:

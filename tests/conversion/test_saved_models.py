@@ -10,7 +10,7 @@ from parity import samples, worst_error
 import tfcompress as tfc
 from models import tiny_cnn
 from tfcompress.errors import ModelError
-from tfcompress.lowering.float_model import lower
+from tfcompress.lowering import lower
 from tfcompress.lowering.sources import open_source
 from tfcompress.system.quiet import converter_silenced
 

@@ -14,7 +14,7 @@ from tfcompress.detection.anchors import anchor_grid, encode
 from tfcompress.detection.non_max_suppression import Detections, detect
 from tfcompress.detection.postprocessing import OP, OUTPUTS, attach_detections
 from tfcompress.errors import ConversionError, StrictError, TfcompressError
-from tfcompress.lowering.float_model import lower_keras
+from tfcompress.lowering import lower_keras
 from tfcompress.tflite import flatbuffer, metadata, static_shapes
 from tfcompress.tflite.interpreter import open_model
 from tfcompress.zoo.ssdlite import ssdlite_anchors

@@ -11,11 +11,10 @@ from parity import samples, worst_error
 import tfcompress as tfc
 from models import striped_pictures
 from tfcompress.errors import ModelError
-from tfcompress.lowering import keras2, sources
-from tfcompress.lowering.float_model import lower, lower_legacy
+from tfcompress.lowering import keras2, lower, lower_legacy, sources
 from tfcompress.quantization import quantizers
 from tfcompress.system.quiet import converter_silenced
-from tfcompress.tflite import constants, flatbuffer
+from tfcompress.tflite import flatbuffer, qdq
 from tfcompress.tflite.interpreter import open_model
 
 TOLERANCE = 1e-4  # float kernels sum in another order
@@ -169,7 +168,7 @@ def test_quantization_aware_training_gives_their_own_file(aware, form, tmp_path)
     [unmarked] = open_model(lowered.content).run({"image": X}).values()
     assert np.mean(unmarked.argmax(1) == aware.predict(X, verbose=0).argmax(1)) >= 0.97
 
-    marked = constants.restore_marks(lowered.content, lowered.trained)
+    marked = qdq.restore_pairs(lowered.content, lowered.trained)
     ours = open_model(quantizers.quantize(marked, {}, tfc.TARGETS["cpu-int8-float-io"]))
     theirs = open_model(their_int8(aware))
     [mine], [other] = ours.run({"image": X}).values(), theirs.run({theirs.inputs[0].name: X}).values()

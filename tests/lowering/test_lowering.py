@@ -9,7 +9,7 @@ from parity import samples, worst_error
 
 import tfcompress as tfc
 from tfcompress.errors import ConversionError, ModelError
-from tfcompress.lowering.float_model import lower, lower_function, lower_keras
+from tfcompress.lowering import lower, lower_function, lower_keras
 from tfcompress.lowering.sources import open_source
 from tfcompress.tflite import flatbuffer
 from tfcompress.tflite.interpreter import open_model

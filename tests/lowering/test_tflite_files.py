@@ -11,7 +11,7 @@ from parity import samples, worst_error
 import tfcompress as tfc
 from models import striped_pictures, tiny_cnn
 from tfcompress.errors import ModelError
-from tfcompress.lowering.float_model import lower, lower_keras
+from tfcompress.lowering import lower, lower_keras
 from tfcompress.lowering.sources import open_source
 from tfcompress.system.quiet import converter_silenced
 from tfcompress.tflite import flatbuffer

@@ -16,7 +16,7 @@ from tfcompress.measurement.devices.local import LocalDevice
 from tfcompress.measurement.devices.modelled.ethos_u import EthosUDevice, fallbacks
 from tfcompress.measurement.devices.modelled.tflm import TflmDevice, arena_bytes
 from tfcompress.measurement.measuring import measure
-from tfcompress.quantization import operators
+from tfcompress.quantization import supported_ops
 from tfcompress.system.quiet import converter_silenced
 from tfcompress.tflite import flatbuffer
 
@@ -153,14 +153,14 @@ def also_integers():
 
 
 def test_what_the_target_says_of_micros_kernels_is_what_they_do(tflm, tmp_path):
-    assert set(floats_only()) == operators.MICRO_IN_FLOAT
+    assert set(floats_only()) == supported_ops.MICRO_IN_FLOAT
     for name, function in (floats_only() | also_integers()).items():
         model = in_int8(function)
         if name == "L2_POOL_2D":
             (code,) = model.operatorCodes
             code.builtinCode = code.deprecatedBuiltinCode = flatbuffer.schema().BuiltinOperator.L2_POOL_2D
         assert name in flatbuffer.op_counts(model)
-        assert name in operators.MICRO
+        assert name in supported_ops.MICRO
         (tmp_path / f"{name}.tflite").write_bytes(flatbuffer.pack(model))
     code = """
 import sys

@@ -14,8 +14,8 @@ from tfcompress.errors import DataError, TrainingError
 from tfcompress.qat.file_agreement import SAME_ANSWERS, prove
 from tfcompress.quantization import fake_quantization
 from tfcompress.quantization.trained_ranges import TrainedRanges, read_archive
+from tfcompress.tflite import constant_tensors as constants_of_a_file
 from tfcompress.tflite import flatbuffer
-from tfcompress.tflite import stored_values as constants_of_a_file
 from tfcompress.tflite.interpreter import open_model
 
 X, Y = striped_pictures(256)

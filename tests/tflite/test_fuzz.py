@@ -123,7 +123,7 @@ def check(answers, count):
 def models(tmp_path_factory):
     """A .keras, an .h5 and two .tflite files of small models; one of them with metadata and labels."""
     from models import tiny_cnn
-    from tfcompress.lowering.float_model import lower_keras
+    from tfcompress.lowering import lower_keras
     from tfcompress.tflite import metadata
 
     folder = tmp_path_factory.mktemp("models")

@@ -12,10 +12,10 @@ import pytest
 from models import striped_pictures, tiny_cnn
 from tfcompress.conversion.converter import convert
 from tfcompress.errors import ModelError
-from tfcompress.tflite import flatbuffer, stored_values
+from tfcompress.tflite import constant_tensors, flatbuffer
 from tfcompress.tflite.inspection import KINDS, bytes_by_kind, inspect
-from tfcompress.tflite.roles import buffer_roles, multiply_adds
-from tfcompress.tflite.summaries import layer_names
+from tfcompress.tflite.op_summaries import layer_names
+from tfcompress.tflite.operands import buffer_roles, multiply_adds
 
 X, _ = striped_pictures(64)
 REAL = [
@@ -149,11 +149,11 @@ def test_four_bit_integers_are_unpacked():
     buffer.data = np.array([0x81, 0xF7, 0x0E], np.uint8)  # two a byte, the first in the low half; the last is padding
     model.buffers, tensor.buffer = [buffer], 0
     tensor.type, tensor.shape = schema.TensorType.INT4, np.array([5], np.int32)
-    assert stored_values.integers(model, tensor).tolist() == [1, -8, 7, -1, -2]
+    assert constant_tensors.integers(model, tensor).tolist() == [1, -8, 7, -1, -2]
     tensor.quantization = schema.QuantizationParametersT()
     tensor.quantization.scale, tensor.quantization.zeroPoint = np.array([0.5], np.float32), np.array([0])
-    assert stored_values.real_values(model, tensor).tolist() == [0.5, -4.0, 3.5, -0.5, -1.0]
-    assert stored_values.value_range(tensor) == (-4.0, 3.5)
+    assert constant_tensors.real_values(model, tensor).tolist() == [0.5, -4.0, 3.5, -0.5, -1.0]
+    assert constant_tensors.value_range(tensor) == (-4.0, 3.5)
 
 
 def test_real_values_are_those_of_the_float_file(contents):
@@ -161,7 +161,7 @@ def test_real_values_are_those_of_the_float_file(contents):
     weights = {}
     for name, model in models.items():
         graph = model.subgraphs[0]
-        weights[name] = stored_values.real_values(model, graph.tensors[int(graph.operators[0].inputs[1])])
+        weights[name] = constant_tensors.real_values(model, graph.tensors[int(graph.operators[0].inputs[1])])
     steps = np.abs(weights["float32"]).max(axis=(1, 2, 3), keepdims=True) / 127
     assert np.all(np.abs(weights["float32"] - weights["int8"]) <= 0.501 * steps)  # half a step of the channel, rounded
 
@@ -286,7 +286,7 @@ def test_mutated_files_are_tried_in_a_child(contents):
 
 def test_roles_follow_half_precision_weights(contents):
     model = flatbuffer.parse(contents["float16"])
-    sizes = [stored_values.buffer_bytes(model.buffers[number]) for number in buffer_roles(model)]
+    sizes = [constant_tensors.buffer_bytes(model.buffers[number]) for number in buffer_roles(model)]
     assert sum(sizes) > 0 and math.isfinite(sum(sizes))
 
 

@@ -5,7 +5,7 @@ A ``MicroMutableOpResolver`` links the kernels that are named and no others, so 
 
 from collections.abc import Iterable
 
-from ..quantization.operators import MICRO
+from ..quantization.supported_ops import MICRO
 
 __all__ = ["resolver_code"]
 

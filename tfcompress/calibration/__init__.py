@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ..system.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .calibrated_ranges import Calibration as Calibration
     from .calibrator import calibrate as calibrate
-    from .measured_ranges import Calibration as Calibration
     from .observer_choice import Overrides as Overrides
     from .observers import OBSERVERS as OBSERVERS
     from .observers import Entropy as Entropy
@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "calibrator": ["calibrate"],
-        "measured_ranges": ["Calibration"],
+        "calibrated_ranges": ["Calibration"],
         "observer_choice": ["Overrides"],
         "observers": ["Entropy", "MeanSquaredError", "MinMax", "MovingAverage", "OBSERVERS", "Observer", "Percentile"],
     },

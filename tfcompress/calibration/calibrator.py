@@ -19,7 +19,7 @@ from ..data import Samples, count_samples
 from ..errors import ConversionError, DataError
 from ..system import native_stderr_silenced
 from ..tflite import flatbuffer, model_sha256
-from .measured_ranges import Calibration
+from .calibrated_ranges import Calibration
 from .observer_choice import Overrides, resolve_observer, resolve_overrides
 from .observers import Highest, MinMax, Observer, not_negative
 

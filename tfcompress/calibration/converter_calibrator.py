@@ -24,7 +24,7 @@ import numpy as np
 from ..data import Samples
 from ..errors import ConversionError
 from ..tflite import flatbuffer, model_sha256
-from .measured_ranges import Calibration
+from .calibrated_ranges import Calibration
 
 __all__ = ["calibrate_by_converter", "inner_tensors_hidden", "needs_converter", "with_ranges"]
 

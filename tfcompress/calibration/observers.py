@@ -15,8 +15,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from .clipping_thresholds import least_divergence, least_squares, percentiles
 from .histograms import Histogram, extremes
-from .range_clipping import least_divergence, least_squares, percentiles
 
 __all__ = [
     "OBSERVERS",

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..metrics import Difference
-from ..tflite import flatbuffer, roles, stored_values, summarize_ops
-from ..tflite.summaries import op_layers
+from ..tflite import constant_tensors, flatbuffer, operands, summarize_ops
+from ..tflite.op_summaries import op_layers
 from .isolated_layers import Detached
 from .layer_errors import LayerError, LayerReport, ranking
 from .op_matching import Pair, match
@@ -245,10 +245,10 @@ def _weights(model: Any, constants: Mapping[int, int], number: int) -> dict[int,
     graph = model.subgraphs[0]
     operator = graph.operators[number]
     found = {}
-    for slot, role in roles.input_roles(flatbuffer.op_name(model, operator)).items():
-        if role == roles.WEIGHTS and slot < len(operator.inputs) and int(operator.inputs[slot]) >= 0:
+    for slot, role in operands.input_roles(flatbuffer.op_name(model, operator)).items():
+        if role == operands.WEIGHTS and slot < len(operator.inputs) and int(operator.inputs[slot]) >= 0:
             index = int(operator.inputs[slot])
-            values = stored_values.real_values(model, graph.tensors[constants.get(index, index)])
+            values = constant_tensors.real_values(model, graph.tensors[constants.get(index, index)])
             if values is not None:
                 found[slot] = values
     return found

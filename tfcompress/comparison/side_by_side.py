@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ..errors import DataError, DeviceError, ModelError
-from ..tflite import Model, flatbuffer, open_model, stored_values, to_raw
+from ..tflite import Model, constant_tensors, flatbuffer, open_model, to_raw
 from ..tflite.interpreter import UNNAMED
 from ..tflite.tensors import check_shape
 from ..tflite.trial import first_reason
@@ -66,7 +66,7 @@ class File:
         """Returns scale and zero point of a tensor of quantized integers, None for others."""
         if index not in self._scales:
             tensor = self.schema.subgraphs[0].tensors[index]
-            found = stored_values.scales(tensor)
+            found = constant_tensors.scales(tensor)
             is_one = found is not None and len(found[0]) == 1 and flatbuffer.type_name(tensor)[:3] in ("INT", "UIN")
             self._scales[index] = (float(found[0][0]), int(found[1][0])) if found is not None and is_one else None
         return self._scales[index]

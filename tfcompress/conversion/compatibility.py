@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ConversionError
 from ..quantization import Target
-from ..tflite import flatbuffer, summaries
+from ..tflite import flatbuffer, op_summaries
 
 __all__ = ["check", "complaints"]
 
@@ -50,7 +50,7 @@ def complaints(content: bytes, target: Target) -> list[str]:
         found += _dynamic(model)
     if target.operators is not None:
         for graph in model.subgraphs:
-            for operator, layer in zip(graph.operators or [], summaries.op_layers(graph), strict=True):
+            for operator, layer in zip(graph.operators or [], op_summaries.op_layers(graph), strict=True):
                 op = flatbuffer.op_name(model, operator)
                 if op not in target.operators:
                     found.append(f"it has no {op} (layer {layer})")
@@ -81,7 +81,7 @@ def _dynamic(model: Any) -> list[str]:
 def _too_deep(model: Any) -> list[str]:
     found = []
     for graph in model.subgraphs:
-        for operator, layer in zip(graph.operators or [], summaries.op_layers(graph), strict=True):
+        for operator, layer in zip(graph.operators or [], op_summaries.op_layers(graph), strict=True):
             op = flatbuffer.op_name(model, operator)
             for index in operator.outputs:
                 shape = graph.tensors[int(index)].shape

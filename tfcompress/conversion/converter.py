@@ -19,10 +19,10 @@ from ..calibration import calibrator as calibrating
 from ..data import SCALINGS, Samples, Scaling, loading, resolve_scaling, tfrecords
 from ..detection import Detections, postprocessing
 from ..errors import DataError, StrictError
-from ..lowering import float_model, sources
-from ..quantization import Target, ai_edge_recipes, precision, quantizers
+from ..lowering import Lowered, lower, sources
+from ..quantization import Target, ai_edge_quantizer, precision, quantizers
 from ..quantization.targets import resolve as resolve_target
-from ..tflite import constants, metadata, static_shapes
+from ..tflite import metadata, qdq, static_shapes
 from . import compatibility, range_sources, verification
 from . import repair as repairing
 from .result import Conversion, PointCounts
@@ -199,7 +199,7 @@ def convert(
             hub, found, repairs = repaired.content, dict(repaired.ranges), repaired.steps
         if source.kind != "keras" and lowered.trained and quantizer == "tensorflow":
             # Fake quantization of the model's own: TensorFlow's quantizer keeps to its scales where it finds it.
-            hub = constants.restore_marks(hub, lowered.trained)
+            hub = qdq.restore_pairs(hub, lowered.trained)
             found = {
                 name: pair
                 for name, pair in (measured.ranges if measured else {}).items()
@@ -214,7 +214,7 @@ def convert(
     elif repair:
         raise ValueError(f"Repairs are for integer targets. Received: target={chosen.name!r}. Leave repair out.")
     elif source.kind in _LOWERED_IN_FLOAT:
-        tflite = ai_edge_recipes.quantize_weights(lowered.content, chosen)
+        tflite = ai_edge_quantizer.quantize_weights(lowered.content, chosen)
     if chosen.static:
         tflite = static_shapes.fix_batch(tflite, place=source.name, debug=debug)
     heads = tflite
@@ -230,7 +230,7 @@ def convert(
         labelled="classes" if detections is not None else None,
     )
     compatibility.check(tflite, chosen, source.name)
-    kept = ai_edge_recipes.float_operators(lowered.content, precision_rules) if precision_rules else set()
+    kept = ai_edge_quantizer.float_operators(lowered.content, precision_rules) if precision_rules else set()
     forbidden = verification.forbidden_floats(tflite, chosen, allow_float=allow_float, kept=kept)
     if forbidden and (chosen.strict if strict is None else strict):
         raise StrictError(_left_in_float(tflite, chosen, forbidden))
@@ -271,7 +271,7 @@ def _oldest_runtime(tflite: bytes, quantizer: str | None, source: sources.Source
     by_library = not target.integer and source.kind in _LOWERED_IN_FLOAT and target.weights != "float32"
     if quantizer != "ai-edge-quantizer" and not by_library:
         return None
-    return ai_edge_recipes.oldest_runtime(tflite, written=metadata.stated_runtime(tflite))
+    return ai_edge_quantizer.oldest_runtime(tflite, written=metadata.stated_runtime(tflite))
 
 
 def _own_name(source: sources.Source) -> str:
@@ -284,9 +284,7 @@ def _own_name(source: sources.Source) -> str:
 _PLAIN_SCALINGS = {"raw": (0.0, 1.0), "zero_one": (0.0, 255.0), "minus_one_one": (127.5, 127.5)}
 
 
-def _normalisation(
-    lowered: float_model.Lowered, scaling: str | Scaling | None
-) -> dict[str, metadata.Normalisation] | None:
+def _normalisation(lowered: Lowered, scaling: str | Scaling | None) -> dict[str, metadata.Normalisation] | None:
     """Returns by input name how pixels become the input, where the caller said so and metadata has words for it."""
     named = resolve_scaling(scaling)
     if isinstance(named, str) and named in _PLAIN_SCALINGS:
@@ -344,7 +342,7 @@ def _few(names: Sequence[str], count: int) -> str:
     return ", ".join([*names[:count], *(["..."] if len(names) > count else [])])
 
 
-def _lower(source: sources.Source, stored: Any, target: Target, debug: bool) -> float_model.Lowered:
+def _lower(source: sources.Source, stored: Any, target: Target, debug: bool) -> Lowered:
     in_the_hub = not target.integer and source.kind not in _LOWERED_IN_FLOAT
     weights = target.weights if in_the_hub else "float32"
-    return float_model.lower(source, ranges=stored, weights=weights, debug=debug)
+    return lower(source, ranges=stored, weights=weights, debug=debug)

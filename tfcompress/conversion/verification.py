@@ -14,7 +14,7 @@ import numpy as np
 
 from ..metrics import argmax_agreement
 from ..quantization import Target
-from ..tflite import flatbuffer, summaries
+from ..tflite import flatbuffer, op_summaries
 
 __all__ = ["Contents", "Parity", "float_operators", "forbidden_floats", "parity", "parity_samples", "run_once", "walk"]
 
@@ -163,7 +163,7 @@ def float_operators(content: bytes) -> dict[str, list[str]]:
     model = flatbuffer.parse(content)
     found: dict[str, dict[str, None]] = {}
     for graph in model.subgraphs:
-        for operator, layer in zip(graph.operators or [], summaries.op_layers(graph), strict=True):
+        for operator, layer in zip(graph.operators or [], op_summaries.op_layers(graph), strict=True):
             op = flatbuffer.op_name(model, operator)
             results = [graph.tensors[int(index)] for index in operator.outputs if int(index) >= 0]
             if op != "DEQUANTIZE" and any(flatbuffer.type_name(t) in flatbuffer.FLOAT_TYPES for t in results):

@@ -25,7 +25,7 @@ def substitute(model: Any) -> None:
     Examples:
         >>> import keras
         >>> from tfcompress.tflite import flatbuffer
-        >>> from tfcompress.lowering import float_model as lowering
+        >>> from tfcompress import lowering
         >>> x = keras.Input((4,), name="x")
         >>> lowered = lowering.lower_keras(keras.Model(x, keras.layers.LayerNormalization()(x)))
         >>> "NEG" in flatbuffer.op_counts(flatbuffer.parse(lowered.content))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ModelError
 from ..layers import signatures
-from ..tflite import constants, flatbuffer, shapes, static_shapes
+from ..tflite import flatbuffer, qdq, shapes, static_shapes
 from . import subgraphs
 from .lowered import Lowered, finish
 
@@ -45,7 +45,7 @@ def lower_flatbuffer(
     interface = subgraphs.choose(parsed, signature, place=place)
     _check_float(parsed, place)
     graph = parsed.subgraphs[0]
-    if constants.fold_half_precision(parsed):
+    if qdq.fold_half_precision(parsed):
         flatbuffer.drop_dead(parsed)
     inputs = signatures.unique_names(interface.inputs)
     outputs = signatures.unique_names(interface.outputs)

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import ModelError
 from ..layers import signatures
 from ..system import converter_silenced
-from ..tflite import constants, flatbuffer, shapes
+from ..tflite import flatbuffer, qdq, shapes
 from .freezing import DynamicListError, to_flatbuffer
 from .lowered import Lowered, Reference, finish
 
@@ -100,8 +100,8 @@ def lower_call(
     parsed = flatbuffer.parse(content)
     trained: dict[str, tuple[float, float]] = {}
     if weights == "float32" and (marked or marking is not None):
-        constants.bake_marks(parsed)
-        trained = flatbuffer.take_marks(parsed)
+        qdq.bake_weights(parsed)
+        trained = flatbuffer.take_qdq_ranges(parsed)
     return finish(
         parsed,
         [(tensor.name, tensor.shape) for tensor in tensors],

@@ -13,7 +13,7 @@ from ..errors import TrainingError
 from ..layers import Layers, layer_choice
 from . import channel_groups, importance, rebuilding
 from .magnitude_pruning import prunable_weights
-from .masked_weights import MaskedTraining, check_built, check_scope
+from .masked_training import MaskedTraining, check_built, check_scope
 
 __all__ = ["ChannelPruning"]
 

@@ -10,7 +10,7 @@ import keras
 
 from ..errors import TrainingError
 from ..layers import check_backend, interception, layer_choice, phases, recovery
-from .masked_weights import check_built
+from .masked_training import check_built
 
 __all__ = ["L1Penalty"]
 

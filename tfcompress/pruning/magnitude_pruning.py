@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import TrainingError
 from ..layers import Layers, interception, layer_choice, quantization_points
 from . import masks
-from .masked_weights import MaskedTraining, check_built, check_scope
+from .masked_training import MaskedTraining, check_built, check_scope
 
 __all__ = ["MagnitudePruning", "prunable_weights"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import TrainingError
 from ..layers import check_backend, constraints, interception, layer_choice, phases, recovery
 from .magnitude_pruning import prunable_weights
-from .masked_weights import check_built
+from .masked_training import check_built
 
 __all__ = ["WeightClustering", "centroids"]
 

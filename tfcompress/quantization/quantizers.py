@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ConversionError
 from ..system import converter_silenced
 from ..tflite import flatbuffer
-from . import ai_edge_recipes
+from . import ai_edge_quantizer
 from .precision import Rule
 from .targets import BACKENDS, Backend, Target
 
@@ -213,7 +213,7 @@ def quantize(
                 "TFLiteConverter's calibrator sees. Choose an int8 target without precision rules."
             )
         with converter_silenced(debug=debug):
-            return ai_edge_recipes.quantize(content, ranges, target, rules)
+            return ai_edge_quantizer.quantize(content, ranges, target, rules)
     return _quantize_by_tensorflow(content, ranges, target, debug)
 
 

@@ -8,7 +8,7 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from . import operators
+from . import supported_ops
 
 __all__ = ["BACKENDS", "TARGETS", "Backend", "Target", "resolve"]
 
@@ -130,13 +130,13 @@ TARGETS: dict[str, Target] = {
         _int8(
             "cpu-int4", "int4 weights in convolutions and Dense, int8 elsewhere: for the smallest file", weights="int4"
         ),
-        Target("gpu-fp16", "TFLite's GPU delegate", "float16", operators=operators.GPU, static=True, by_rule=True),
+        Target("gpu-fp16", "TFLite's GPU delegate", "float16", operators=supported_ops.GPU, static=True, by_rule=True),
         _int8(
             "micro",
             "TFLite Micro on a microcontroller",
             per_channel_dense=False,
-            operators=operators.MICRO,
-            in_float=operators.MICRO_IN_FLOAT,
+            operators=supported_ops.MICRO,
+            in_float=supported_ops.MICRO_IN_FLOAT,
             static=True,
         ),
         _int8(
@@ -145,11 +145,13 @@ TARGETS: dict[str, Target] = {
             input_type="uint8",
             output_type="uint8",
             per_channel_dense=False,
-            operators=operators.EDGE_TPU,
+            operators=supported_ops.EDGE_TPU,
             static=True,
             by_rule=True,
         ),
-        _int8("ethos-u", "Arm Ethos-U, to be compiled by Vela", operators=operators.ETHOS_U, static=True, by_rule=True),
+        _int8(
+            "ethos-u", "Arm Ethos-U, to be compiled by Vela", operators=supported_ops.ETHOS_U, static=True, by_rule=True
+        ),
     )
 }
 """The named targets: what a file is for, by name."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .interpreter import open_model as open_model
     from .interpreter import read_model as read_model
     from .metadata import Normalisation as Normalisation
-    from .summaries import OpSummary as OpSummary
-    from .summaries import summarize_ops as summarize_ops
+    from .op_summaries import OpSummary as OpSummary
+    from .op_summaries import summarize_ops as summarize_ops
     from .tensors import TensorInfo as TensorInfo
     from .tensors import from_raw as from_raw
     from .tensors import to_raw as to_raw
@@ -35,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "inspection": ["Inspection", "inspect"],
         "interpreter": ["Model", "open_model", "read_model"],
         "metadata": ["Normalisation"],
-        "summaries": ["OpSummary", "summarize_ops"],
+        "op_summaries": ["OpSummary", "summarize_ops"],
         "tensors": ["TensorInfo", "from_raw", "to_raw"],
     },
 )

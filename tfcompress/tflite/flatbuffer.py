@@ -33,7 +33,7 @@ __all__ = [
     "schema",
     "set_ranges",
     "set_signature",
-    "take_marks",
+    "take_qdq_ranges",
     "tensor_name",
     "type_name",
     "unique_names",
@@ -300,7 +300,7 @@ def set_signature(model: Any, inputs: list[str], outputs: list[str], *, key: str
     model.signatureDefs = [signature]
 
 
-def take_marks(model: Any) -> dict[str, tuple[float, float]]:
+def take_qdq_ranges(model: Any) -> dict[str, tuple[float, float]]:
     """Removes the QUANTIZE/DEQUANTIZE pairs that fake-quantization nodes left and returns the ranges they stood for.
 
     Returns:

@@ -20,13 +20,13 @@ from typing import Any
 
 from ..errors import ModelError
 from ..system.text_tables import MISSING, columns, count_text, fields, number_text, share_text
-from . import flatbuffer, roles, stored_values
-from .summaries import OpSummary, TensorSummary, summarize_ops, summarize_tensor
+from . import constant_tensors, flatbuffer, operands
+from .op_summaries import OpSummary, TensorSummary, summarize_ops, summarize_tensor
 from .trial import Trial, try_file
 
 __all__ = ["Inspection", "Signature", "bytes_by_kind", "inspect"]
 
-KINDS = (roles.WEIGHTS, roles.BIAS, "other constants", "metadata", "graph")
+KINDS = (operands.WEIGHTS, operands.BIAS, "other constants", "metadata", "graph")
 GZIP_LEVEL = 9
 _RUNTIME_VERSION = "min_runtime_version"
 
@@ -170,11 +170,11 @@ def bytes_by_kind(content: bytes, model: Any = None) -> dict[str, int]:
     """
     model = flatbuffer.parse(content) if model is None else model
     sizes = dict.fromkeys(KINDS, 0)
-    role_of = roles.buffer_roles(model)
+    role_of = operands.buffer_roles(model)
     described = {int(entry.buffer) for entry in model.metadata or []}
     for number, buffer in enumerate(model.buffers):
         kind = "metadata" if number in described else role_of.get(number, "other constants")
-        sizes[kind] += stored_values.buffer_bytes(buffer)
+        sizes[kind] += constant_tensors.buffer_bytes(buffer)
     sizes["metadata"] += sum(_packed_files(content).values())
     sizes["graph"] = len(content) - sum(sizes.values())
     if sizes["graph"] < 0:
@@ -184,7 +184,7 @@ def bytes_by_kind(content: bytes, model: Any = None) -> dict[str, int]:
 
 def _inspect(name: str, content: bytes, model: Any) -> Inspection:
     graph = model.subgraphs[0]
-    metadata = {_text(e.name): stored_values.buffer_bytes(model.buffers[e.buffer]) for e in model.metadata or []}
+    metadata = {_text(e.name): constant_tensors.buffer_bytes(model.buffers[e.buffer]) for e in model.metadata or []}
     return Inspection(
         name=name,
         sha256=hashlib.sha256(content).hexdigest(),

@@ -12,8 +12,8 @@ import numpy as np
 from ...quantization import Target
 from ...tflite import flatbuffer, round_half_away
 from .activations import capture, on_grid
+from .linear_layers import assign, find_layers, is_per_channel, largest_integer, scales_of, weights_of
 from .moments import Moments, measure_moments
-from .weighted_layers import assign, find_layers, is_per_channel, largest_integer, scales_of, weights_of
 
 __all__ = ["Rounded", "choose_rounding", "round_weights"]
 

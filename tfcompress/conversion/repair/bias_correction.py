@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import ConversionError
 from ...tflite import flatbuffer, round_half_away
 from .activations import capture
-from .weighted_layers import Layer, assign, bias_of, find_layers, mean_patch, weights_of
+from .linear_layers import Layer, assign, bias_of, find_layers, mean_patch, weights_of
 
 __all__ = ["Corrected", "correct_bias", "mean_outputs"]
 

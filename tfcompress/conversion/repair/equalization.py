@@ -13,7 +13,7 @@ import numpy as np
 from ...quantization import Target
 from ...tflite import flatbuffer
 from .activations import channel_bounds
-from .weighted_layers import NO_ACTIVATION, RELU, RELU6, Layer, assign, bias_of, find_layers, is_per_channel, weights_of
+from .linear_layers import NO_ACTIVATION, RELU, RELU6, Layer, assign, bias_of, find_layers, is_per_channel, weights_of
 
 __all__ = ["Equalized", "Pair", "balance", "equalize", "find_pairs", "rescale"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .weighted_layers import Layer, patches
+from .linear_layers import Layer, patches
 
 __all__ = ["Moments", "measure_moments"]
 

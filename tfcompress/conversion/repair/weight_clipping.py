@@ -11,7 +11,7 @@ import numpy as np
 from ...quantization import Target
 from ...tflite import flatbuffer, round_half_away
 from .activations import capture
-from .weighted_layers import assign, find_layers, is_per_channel, largest_integer, patches, scales_of, weights_of
+from .linear_layers import assign, find_layers, is_per_channel, largest_integer, patches, scales_of, weights_of
 
 __all__ = ["clip_weights", "search_clips"]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import affine, flatbuffer
 
-__all__ = ["bake_marks", "fold_half_precision", "restore_marks"]
+__all__ = ["bake_weights", "fold_half_precision", "restore_pairs"]
 
 
 def fold_half_precision(model: Any) -> int:
@@ -36,11 +36,11 @@ def fold_half_precision(model: Any) -> int:
     return folded
 
 
-def bake_marks(model: Any) -> int:
+def bake_weights(model: Any) -> int:
     """Removes QUANTIZE/DEQUANTIZE pairs behind constants of the main subgraph; returns how many.
 
     The constant takes the values on the grid of the pair, round(w / scale) * scale, one scale for the tensor or for each
-    channel, and keeps the grid's range as its min and max, for ``restore_marks``. The range of weights is symmetric and narrow, [-127, 127] * scale, as TFLite's integer kernels take them.
+    channel, and keeps the grid's range as its min and max, for ``restore_pairs``. The range of weights is symmetric and narrow, [-127, 127] * scale, as TFLite's integer kernels take them.
 
     Args:
         model: the schema's object of a file, changed in place.
@@ -76,8 +76,8 @@ def bake_marks(model: Any) -> int:
     return baked
 
 
-def restore_marks(content: bytes, ranges: Mapping[str, tuple[float, float]] | None = None) -> bytes:
-    """Returns the file with the QUANTIZE/DEQUANTIZE pairs that ``bake_marks`` and ``flatbuffer.take_marks`` took out.
+def restore_pairs(content: bytes, ranges: Mapping[str, tuple[float, float]] | None = None) -> bytes:
+    """Returns the file with the QUANTIZE/DEQUANTIZE pairs that ``bake_weights`` and ``flatbuffer.take_qdq_ranges`` took out.
 
     TensorFlow's quantizer keeps to the scale of such a pair. Without it, weights are rounded once more, to the scale of
     each channel's largest value, and a tensor behind a pooling takes the scale of the one before. The interpreter does

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ...quantization import Target
-from ...quantization.ai_edge_recipes import FOUR_BITS
+from ...quantization.ai_edge_quantizer import FOUR_BITS
+from ...tflite import constant_tensors as stored
 from ...tflite import flatbuffer
-from ...tflite import stored_values as stored
 
 __all__ = [
     "Layer",

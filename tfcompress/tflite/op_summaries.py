@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import flatbuffer, roles, stored_values
+from . import constant_tensors, flatbuffer, operands
 
 __all__ = ["OpSummary", "TensorSummary", "layer_names", "op_layers", "summarize_ops", "summarize_tensor"]
 
@@ -110,7 +110,7 @@ def summarize_tensor(tensor: Any) -> TensorSummary:
     signature = tensor.shapeSignature
     if signature is not None and len(signature) == len(shape):
         shape = [int(size) for size in signature]
-    found = stored_values.scales(tensor)
+    found = constant_tensors.scales(tensor)
     several = found is not None and len(found[0]) > 1
     return TensorSummary(
         flatbuffer.tensor_name(tensor),
@@ -120,7 +120,7 @@ def summarize_tensor(tensor: Any) -> TensorSummary:
         int(found[1][0]) if found is not None else 0,
         len(found[0]) if found is not None else 0,
         found[2] if found is not None and several else None,
-        stored_values.value_range(tensor),
+        constant_tensors.value_range(tensor),
     )
 
 
@@ -183,7 +183,7 @@ def _dequantized_constants(model: Any, graph: Any) -> dict[int, int]:
     for operator in graph.operators or []:
         if flatbuffer.op_name(model, operator) in ("DEQUANTIZE", "DENSIFY") and len(operator.inputs):
             source = int(operator.inputs[0])
-            if source >= 0 and stored_values.buffer_bytes(model.buffers[graph.tensors[source].buffer]):
+            if source >= 0 and constant_tensors.buffer_bytes(model.buffers[graph.tensors[source].buffer]):
                 found[int(operator.outputs[0])] = source
     return found
 
@@ -194,13 +194,13 @@ def _summarize_op(
     op = flatbuffer.op_name(model, operator)
     inputs = [] if operator.inputs is None else [int(index) for index in operator.inputs]
     outputs = [] if operator.outputs is None else [int(index) for index in operator.outputs]
-    by_role: dict[str, list[int]] = {roles.WEIGHTS: [], roles.BIAS: []}
-    for slot, role in roles.input_roles(op).items():
+    by_role: dict[str, list[int]] = {operands.WEIGHTS: [], operands.BIAS: []}
+    for slot, role in operands.input_roles(op).items():
         if slot < len(inputs) and inputs[slot] >= 0:
             index = origins.get(inputs[slot], inputs[slot])
-            if stored_values.buffer_bytes(model.buffers[graph.tensors[index].buffer]):
+            if constant_tensors.buffer_bytes(model.buffers[graph.tensors[index].buffer]):
                 by_role[role].append(index)
-    weights = by_role[roles.WEIGHTS]
+    weights = by_role[operands.WEIGHTS]
     constants = {index for index in inputs if index >= 0 and _is_stored(model, graph, index)} | set(origins)
     output = next((summarize_tensor(graph.tensors[index]) for index in outputs if index >= 0), None)
     activations = [graph.tensors[index] for index in inputs if index >= 0 and index not in constants]
@@ -219,10 +219,10 @@ def _summarize_op(
         output=output,
         inputs=tuple(summarize_tensor(graph.tensors[index]) for index in inputs if index >= 0),
         weights=summarize_tensor(graph.tensors[weights[0]]) if weights else None,
-        weight_bytes=sizes[roles.WEIGHTS],
-        bias_bytes=sizes[roles.BIAS],
+        weight_bytes=sizes[operands.WEIGHTS],
+        bias_bytes=sizes[operands.BIAS],
         sparsity=_sparsity(model, [graph.tensors[index] for index in weights]),
-        multiply_adds=roles.multiply_adds(
+        multiply_adds=operands.multiply_adds(
             op,
             [None if index < 0 else _shape(graph.tensors[index]) for index in inputs],
             [_shape(graph.tensors[index]) for index in outputs if index >= 0],
@@ -246,7 +246,7 @@ def _precision(activations: Sequence[Any], weights: Any, output: TensorSummary |
 
 
 def _sparsity(model: Any, tensors: Sequence[Any]) -> float | None:
-    shares = [(stored_values.zeros(model, tensor), _elements(tensor)) for tensor in tensors]
+    shares = [(constant_tensors.zeros(model, tensor), _elements(tensor)) for tensor in tensors]
     known = [(share, count) for share, count in shares if share is not None]
     total = sum(count for _, count in known)
     return sum(share * count for share, count in known) / total if total else None
@@ -264,8 +264,8 @@ def _shape(tensor: Any) -> list[int]:
 
 
 def _is_stored(model: Any, graph: Any, index: int) -> bool:
-    return stored_values.buffer_bytes(model.buffers[graph.tensors[index].buffer]) > 0
+    return constant_tensors.buffer_bytes(model.buffers[graph.tensors[index].buffer]) > 0
 
 
 def _bytes(model: Any, graph: Any, index: int) -> int:
-    return stored_values.buffer_bytes(model.buffers[graph.tensors[index].buffer])
+    return constant_tensors.buffer_bytes(model.buffers[graph.tensors[index].buffer])

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..errors import ConversionError
 from ..quantization import TrainedRanges
-from ..system import converter_silenced
 from .keras_models import lower_keras
 from .lowered import Lowered
 from .pytorch.export import lower_torch
@@ -15,17 +14,7 @@ from .sources import Source
 from .tensorflow_models import lower_function, lower_legacy, lower_saved_model
 from .tflite_files import lower_flatbuffer
 
-__all__ = [
-    "Lowered",
-    "converter_silenced",
-    "lower",
-    "lower_flatbuffer",
-    "lower_function",
-    "lower_keras",
-    "lower_legacy",
-    "lower_saved_model",
-    "lower_torch",
-]
+__all__ = ["lower"]
 
 
 def lower(
