@@ -98,7 +98,7 @@ def compare(name: str, from_torch: Any, from_keras: Any, size: int, runs: int) -
         for side, file in files.items():
             file.save(Path(folder) / f"{side}.tflite")
         paths = [str(Path(folder) / f"{side}.tflite") for side in ("keras", "pytorch")]
-        keras_record, torch_record = tfc.measure(paths, interleave=True, runs=runs)
+        keras_record, torch_record = tfc.measure(paths, latency=tfc.LatencyOptions(interleave=True, runs=runs))
     return {
         "network": name,
         "parameters": parameters[0],

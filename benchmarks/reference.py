@@ -249,7 +249,10 @@ def run(name: str, shared: Path, seeds: int, *, quick: bool = False) -> Figures:
         with tempfile.TemporaryDirectory() as place:
             paths = make_files(task, recipe, Path(place), seed=seed, teacher=teacher, scope=subject.scope)
             measured = tfc.measure(
-                [str(path) for path in paths.values()], task.test, metric=task.metric, interleave=True
+                [str(path) for path in paths.values()],
+                task.test,
+                metric=task.metric,
+                latency=tfc.LatencyOptions(interleave=True),
             )
         for row, each in zip(paths, measured, strict=True):
             figures = dict(

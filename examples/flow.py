@@ -208,7 +208,8 @@ def run_task(
         options = {"seed": 0, "epochs": recipe.teacher_epochs, "rate": recipe.learning_rate}
         fit(teacher, task, recipe, what="teacher", **options)
         converted = tfc.convert(task.export(teacher), target="float32", debug=debug, **task.settings)
-        score = tfc.measure(converted.tflite, task.test, metric=task.metric, runs=1, warmup=0)
+        once = tfc.LatencyOptions(runs=1, warmup=0)
+        score = tfc.measure(converted, task.test, metric=task.metric, latency=once)
         notes.append(f"The teacher, {teacher.count_params():,} parameters, in float: {scores_text(score.scores)}.")
     measured, conversions = [], {}
     for seed in range(seeds):
@@ -216,7 +217,7 @@ def run_task(
         made = make_files(task, recipe, place, seed=seed, teacher=teacher, debug=debug)
         conversions = conversions or made
         paths = [str(place / f"{name}.tflite") for name in FILES]
-        measured.append(tfc.measure(paths, task.test, metric=task.metric, interleave=True))
+        measured.append(tfc.measure(paths, task.test, metric=task.metric, latency=tfc.LatencyOptions(interleave=True)))
         for name, each in zip(FILES, measured[-1], strict=True):
             say(f"  {name} on the test data: {scores_text(each.scores)}")
     elsewhere = [row for device in devices for row in measure_on(device, folder / "seed0", task)]

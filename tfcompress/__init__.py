@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from .errors import TfcompressError as TfcompressError
     from .layers import after_schedule as after_schedule
     from .layers import quantization_points as quantization_points
+    from .measurement import ConnectionOptions as ConnectionOptions
+    from .measurement import EvaluationOptions as EvaluationOptions
+    from .measurement import LatencyOptions as LatencyOptions
     from .measurement import Measurement as Measurement
+    from .measurement import RuntimeOptions as RuntimeOptions
     from .measurement import measure as measure
     from .pruning import ChannelPruning as ChannelPruning
     from .pruning import L1Penalty as L1Penalty
@@ -45,7 +49,14 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "distillation": ["distill"],
         "errors": ["TfcompressError"],
         "layers": ["after_schedule"],
-        "measurement": ["Measurement", "measure"],
+        "measurement": [
+            "ConnectionOptions",
+            "EvaluationOptions",
+            "LatencyOptions",
+            "Measurement",
+            "RuntimeOptions",
+            "measure",
+        ],
         "pruning": ["ChannelPruning", "L1Penalty", "MagnitudePruning", "WeightClustering", "remove_channels"],
         "qat": ["QuantizationAwareTraining"],
         "quantization": ["TARGETS", "Target"],

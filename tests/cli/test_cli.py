@@ -125,7 +125,7 @@ import tensorflow_model_optimization
 import numpy as np, tfcompress as tfc
 data = np.load({str(folder / "data.npz")!r})
 result = tfc.convert({str(folder / "model.keras")!r}, representative_data=data["x"])
-record = tfc.measure(result.tflite, (data["x"], data["y"]), runs=3)
+record = tfc.measure(result.tflite, (data["x"], data["y"]), latency=tfc.LatencyOptions(runs=3))
 print(len(result.float_tensors), record.accuracy >= 0)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

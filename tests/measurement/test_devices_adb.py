@@ -16,6 +16,7 @@ import pytest
 from devicelab import RESNET, free_port, phone_server
 
 from tfcompress.errors import DeviceError, ModelError
+from tfcompress.measurement import ConnectionOptions, LatencyOptions
 from tfcompress.measurement.devices.addresses import Adb, parse
 from tfcompress.measurement.devices.local import LocalDevice
 from tfcompress.measurement.devices.opening import resolve
@@ -67,7 +68,9 @@ def outputs(device, model, inputs, folder):
 @lab_only
 def test_int8_model_on_a_phone_answers_as_here(lab, phone, adb, pictures):
     before = jobs(phone)
-    here, there = measure(lab.data / RESNET, pictures, device=["local", phone.name], runs=2, warmup=1)
+    here, there = measure(
+        lab.data / RESNET, pictures, device=["local", phone.name], latency=LatencyOptions(runs=2, warmup=1)
+    )
     assert there.accuracy == here.accuracy == 0.884
     assert there.samples == 500
     assert (there.device.name, there.kind, there.settings.xnnpack) == (phone.name, "emulated", True)
@@ -97,7 +100,11 @@ def test_outputs_are_bit_equal_by_python_and_by_raw_tensors(lab, phone, adb, int
 @lab_only
 def test_benchmark_model_times_and_profiles(lab, phone, adb):
     record = measure(
-        lab.data / RESNET, device=phone.name, runs=3, warmup=1, profile=True, benchmark_model=TOOL, threads=2
+        lab.data / RESNET,
+        device=phone.name,
+        latency=LatencyOptions(runs=3, warmup=1, profile=True),
+        connection=ConnectionOptions(benchmark_model=TOOL),
+        threads=2,
     )
     assert record.kind == "emulated"
     assert (record.latency.runs, record.latency.p90_ms) == (3, None)

@@ -12,6 +12,7 @@ import pytest
 import tfcompress
 from tfcompress.cli import main
 from tfcompress.errors import DeviceError, ModelError
+from tfcompress.measurement import LatencyOptions
 from tfcompress.measurement.devices.local import LocalDevice
 from tfcompress.measurement.devices.modelled.ethos_u import EthosUDevice, fallbacks
 from tfcompress.measurement.devices.modelled.tflm import TflmDevice, arena_bytes
@@ -49,7 +50,7 @@ def outputs(device, model, inputs, folder, **request):
 def test_micro_is_as_accurate_as_this_machine(tflm, shared_data):
     with np.load(shared_data / "cifar10/cifar10_subset.npz") as arrays:
         data = arrays["x_test"][:200].astype(np.float32), arrays["y_test"][:200]
-    here, there = measure(shared_data / RESNET, data, device=["local", tflm], runs=1, warmup=0)
+    here, there = measure(shared_data / RESNET, data, device=["local", tflm], latency=LatencyOptions(runs=1, warmup=0))
     assert here.samples == there.samples == 200
     # Its kernels round other halves than XNNPACK's: a logit in thirty is a step off, and few answers change. On all
     # 500 pictures 0.894 and 0.884.
@@ -226,7 +227,7 @@ def test_vela_lists_what_falls_back_to_the_cpu(ethos_u, tmp_path):
     x = np.random.default_rng(0).random((16, 8, 8, 3), np.float32)
     path = tmp_path / "float_ends.tflite"
     tfcompress.convert(model, representative_data=x, target="cpu-int8-float-io").save(path)
-    record = measure(path, device="ethos-u55-128", profile=True)
+    record = measure(path, device="ethos-u55-128", latency=LatencyOptions(profile=True))
     assert record.kind == "modelled" and record.latency is None
     assert record.estimates["CPU operators"] == 2
     assert record.device.details["CPU operators"].startswith(("QUANTIZE, DEQUANTIZE", "DEQUANTIZE, QUANTIZE"))

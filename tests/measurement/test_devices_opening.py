@@ -7,6 +7,7 @@ import pytest
 from devicelab import RESNET, free_port
 
 from tfcompress.cli import main
+from tfcompress.measurement import LatencyOptions
 from tfcompress.measurement.devices.addresses import ETHOS_U, Adb, EthosU, Local, Ssh, Tflm, parse
 from tfcompress.measurement.devices.opening import resolve, same_machine
 from tfcompress.measurement.measuring import measure
@@ -76,7 +77,7 @@ def test_benchmark_model_is_for_phones(tmp_path):
 def test_device_that_fails_is_a_row_and_the_others_go_on(shared_data, monkeypatch, capsys):
     monkeypatch.setenv("TFCOMPRESS_SSH", "ssh -F none")
     gone = f"ssh://127.0.0.1:{free_port()}"
-    here, failed = measure(shared_data / RESNET, device=["local", gone], runs=2, warmup=0)
+    here, failed = measure(shared_data / RESNET, device=["local", gone], latency=LatencyOptions(runs=2, warmup=0))
     assert here.device.name == "local" and here.latency.runs == 2
     assert isinstance(failed, Failure)
     assert failed.device == gone

@@ -18,6 +18,7 @@ from devicelab import RESNET, free_port
 
 from tfcompress.cli import main
 from tfcompress.errors import DeviceError, ModelError
+from tfcompress.measurement import LatencyOptions
 from tfcompress.measurement.devices.addresses import Ssh, parse
 from tfcompress.measurement.devices.local import LocalDevice
 from tfcompress.measurement.devices.remote import archive
@@ -86,7 +87,7 @@ def test_int8_model_answers_alike_on_both_boards_and_here(lab, boards, monkeypat
     monkeypatch.setenv("TFCOMPRESS_SSH", boards["cortex-a72"].environment["TFCOMPRESS_SSH"])
 
     names = ["local", *(board.name for board in boards.values())]
-    here, pi4, pi5 = measure(model, (x, y), device=names, runs=2, warmup=1, reference=reference)
+    here, pi4, pi5 = measure(model, (x, y), device=names, latency=LatencyOptions(runs=2, warmup=1), reference=reference)
 
     assert here.accuracy == 0.884
     for record, name in zip((pi4, pi5), names[1:], strict=True):

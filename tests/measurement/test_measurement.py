@@ -10,6 +10,7 @@ import pytest
 
 import tfcompress
 from tfcompress.errors import DataError, DeviceError, ModelError
+from tfcompress.measurement import EvaluationOptions, LatencyOptions, RuntimeOptions
 from tfcompress.measurement.devices.local import LocalDevice, run_agent
 from tfcompress.measurement.devices.on_device.agent import resident_bytes
 from tfcompress.measurement.measuring import measure
@@ -17,7 +18,7 @@ from tfcompress.measurement.records import json_text, measurements_from_json
 from tfcompress.measurement.tables import measurement_table
 from tfcompress.tflite.interpreter import open_model
 
-QUICK = {"warmup": 0, "runs": 2}
+QUICK = {"latency": LatencyOptions(warmup=0, runs=2)}
 # The figures in the table of the shared data's README have three digits, and a sample more or less may tip over
 # between processors: float sums in another order.
 TOLERANCE = 0.003
@@ -66,13 +67,13 @@ def test_known_accuracies(shared_data, request, file, data, accuracy):
 
 @pytest.mark.parametrize("file", ["trained_lstm.tflite", "trained_lstm_int8.tflite"])
 def test_lstm_that_starts_anew_for_each_sample_is_better(shared_data, mnist, file):
-    record = measure(shared_data / "mnist" / file, mnist, reset_state=True, **QUICK)
+    record = measure(shared_data / "mnist" / file, mnist, evaluation=EvaluationOptions(reset_state=True), **QUICK)
     assert record.accuracy > 0.97  # 0.978 and 0.9775: the state of the sample before costs six points
     assert record.settings.state == "reset"
 
 
 def test_record_is_complete(resnet, cifar10):
-    record = measure(resnet, cifar10, threads=2, warmup=1, runs=3, label="int8")
+    record = measure(resnet, cifar10, threads=2, latency=LatencyOptions(warmup=1, runs=3), label="int8")
     content = resnet.read_bytes()
     assert record.model == str(resnet) and record.label == "int8" and record.kind == "measured"
     assert record.model_sha256 == hashlib.sha256(content).hexdigest()
@@ -166,9 +167,7 @@ def test_file_that_litert_refuses(shared_data):
     [
         ({"device": "toaster"}, "toaster"),
         ({"threads": 0}, "threads"),
-        ({"runs": 0}, "runs must be at least 1"),
-        ({"warmup": -1}, "warmup must be at least 0"),
-        ({"batch": 0}, "batch must be at least 1"),
+        ({"latency": LatencyOptions(interleave=True)}, "interleave runs several models"),
         ({"label": ["a", "b"]}, "label must be one text per model"),
     ],
 )
@@ -240,14 +239,22 @@ def test_uint8_inputs_and_outputs(shared_data, cifar10):
     assert again.accuracy == np.mean(answers == cifar10[1][:100])
 
 
-@pytest.mark.parametrize("settings", [{"api": "compiled"}, {"xnnpack": False}, {"batch": 1, "workers": 1}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"runtime": RuntimeOptions(api="compiled")},
+        {"runtime": RuntimeOptions(xnnpack=False)},
+        {"evaluation": EvaluationOptions(batch=1, workers=1)},
+    ],
+    ids=str,
+)
 def test_accuracy_does_not_depend_on_how_it_is_run(resnet, cifar10, settings):
     record = measure(resnet, cifar10, **settings, **QUICK)
     assert record.accuracy == pytest.approx(0.884, abs=TOLERANCE)
 
 
 def test_steady_times_end_the_warm_up(resnet):
-    record = measure(resnet, runs=20)
+    record = measure(resnet, latency=LatencyOptions(runs=20))
     assert record.latency.warmup_runs >= 10 and record.latency.steady is not None
     assert record.latency.low_ms <= record.latency.median_ms <= record.latency.high_ms
     assert record.noise.cores >= 1 and record.run_bytes > 0

@@ -267,7 +267,7 @@ def test_neither_keras_nor_tensorflow_is_loaded(float_model, tmp_path):
     path.write_bytes(float_model)
     code = (
         "import sys, numpy as np, tfcompress\n"
-        "tfcompress.measure(sys.argv[1], (np.zeros((3, 4)), np.zeros(3, int)), warmup=0, runs=1)\n"
+        "tfcompress.measure(sys.argv[1], (np.zeros((3, 4)), np.zeros(3, int)), latency=tfcompress.LatencyOptions(warmup=0, runs=1))\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'tensorflow', 'keras', 'tf_keras', 'jax'}))\n"
     )
     child = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -10,7 +10,7 @@ from absl import flags
 
 from ..system import check_writable, write_atomically
 from ..system.files import check_distinct
-from .measure_flags import FILES, measure_flags, settings_of
+from .measure_flags import FILES, arguments_of, measure_flags
 from .parsing import UsageError, help_text, parse, show
 from .progress import Progress, say
 
@@ -31,8 +31,8 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     _check_outputs(values)
     from ..measurement import Interrupted, measure
 
-    settings, earlier = settings_of(values)
-    models, devices = settings.pop("model"), settings.pop("device")
+    asked, earlier = arguments_of(values)
+    models, devices = asked.pop("model"), asked.pop("device")
     several = len(models) > 1 or len(devices) > 1
     check_distinct(**{f"model {path}": path for path in dict.fromkeys(models)})
     code = 0
@@ -40,10 +40,9 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         with _bars() as bars:
             found: Any = measure(
                 models if several else models[0],
-                settings.pop("data"),
                 device=devices if len(devices) > 1 else devices[0],
                 progress=bars,
-                **settings,
+                **asked,
             )
         results = found if several else [found]
     except Interrupted as error:

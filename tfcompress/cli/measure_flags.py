@@ -1,5 +1,6 @@
-"""The flags of ``tfcompress measure``, and what they and an earlier record say together."""
+"""The flags of ``tfcompress measure``, and which call of ``measure`` they and an earlier record make together."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from absl import flags
 from ..errors import DataError
 from .parsing import UsageError, new_flags
 
-__all__ = ["FILES", "measure_flags", "settings_of"]
+__all__ = ["FILES", "arguments_of", "measure_flags"]
 
 FILES = ("json", "json_lines", "csv", "report")
 _NAMED_ALIKE = (
@@ -101,8 +102,8 @@ def measure_flags() -> flags.FlagValues:
     return values
 
 
-def settings_of(values: flags.FlagValues) -> tuple[dict[str, Any], list[Any]]:
-    """Returns the arguments of ``measure``, and the records that are to be repeated.
+def arguments_of(values: flags.FlagValues) -> tuple[dict[str, Any], list[Any]]:
+    """Returns the arguments of ``measure`` by name, and the records that are to be repeated.
 
     Args:
         values: the command's flags, parsed.
@@ -121,14 +122,26 @@ def settings_of(values: flags.FlagValues) -> tuple[dict[str, Any], list[Any]]:
         settings["cpus"] = [int(number) for number in settings["cpus"]]
     except ValueError as error:
         raise UsageError(f"--cpus must be numbers. Received: {','.join(values.cpus)!r}. Write --cpus=0,1.") from error
-    settings |= {"allow_pickle": values.allow_unsafe, "debug": values.debug}
-    device = {"install": values.install, "benchmark_model": values.benchmark_model}
-    settings |= {name: value for name, value in device.items() if value}
-    if values.timeout_seconds is not None:
-        settings["timeout_seconds"] = values.timeout_seconds
     if earlier and not values["model"].present:
         _check_same_files(earlier)
-    return settings, earlier
+    return _arguments(settings, values), earlier
+
+
+def _arguments(settings: dict[str, Any], values: flags.FlagValues) -> dict[str, Any]:
+    """Returns settings, which flags and records hold one by one, as the arguments of ``measure``."""
+    from ..measurement import ConnectionOptions, EvaluationOptions, LatencyOptions, RuntimeOptions
+
+    settings = {**settings, "allow_pickle": values.allow_unsafe}
+    connection = ConnectionOptions(
+        install=values.install,
+        benchmark_model=values.benchmark_model or None,
+        timeout_seconds=values.timeout_seconds or None,
+    )
+    arguments: dict[str, Any] = {"connection": connection, "debug": values.debug}
+    for name, kind in (("latency", LatencyOptions), ("evaluation", EvaluationOptions), ("runtime", RuntimeOptions)):
+        arguments[name] = kind(**{field.name: settings.pop(field.name) for field in dataclasses.fields(kind)})
+    known = ("model", "data", "device", "threads", "metric", "reference", "scaling")
+    return {**{name: settings[name] for name in known}, **arguments}
 
 
 def _read_records(path: str) -> list[Any]:
@@ -152,6 +165,8 @@ def _repeated(records: list[Any]) -> dict[str, Any]:
         raise DataError("A record to repeat names its file. Received: a model that was given as bytes. Pass --model.")
     if call.get("data") is None and records[0].samples:
         raise DataError("A record to repeat names its data. Received: data that was in memory. Pass --data.")
+    if call.get("reference") is None and records[0].reference is not None:
+        raise DataError("A record to repeat names its reference. Received: one that was in memory. Pass --reference.")
     return {**call, "model": models, "device": list(dict.fromkeys(record.device.name for record in records))}
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..data import InputSpec, load_representative
+from ..data import InputSpec, Scaling, ScalingName, load_representative
 from ..errors import DataError
 from ..metrics import Difference, argmax_agreement
 from ..system.text_tables import MISSING, columns, decibel_text, fields, number_text
-from ..tflite import TensorInfo, read_model
+from ..tflite import ModelSource, TensorInfo, read_model
 from .layer_comparison import cores, file_errors
 from .layer_errors import LayerError, json_number
 from .side_by_side import File, fed
@@ -128,11 +128,11 @@ class Agreement:
 
 
 def compare(
-    first: Any,
-    second: Any,
+    first: ModelSource,
+    second: ModelSource,
     data: Any = None,
     *,
-    scaling: str | None = None,
+    scaling: ScalingName | str | Scaling | None = None,
     samples: int | None = None,
     threshold_db: float = THRESHOLD_DB,
     steps: float = STEPS,
@@ -145,8 +145,8 @@ def compare(
     Both files run in this process; where a file may be hostile, do this in a child process, as the command line does.
 
     Args:
-        first: path or bytes of a ``.tflite`` file, the reference: the float one, or the official one.
-        second: path or bytes of the other.
+        first: path or bytes of a ``.tflite`` file, or a ``Conversion``, the reference: the float one, or the official one.
+        second: the other, likewise.
         data: samples as ``tfcompress.data.loading.load_representative`` takes them. Default: random ones, from the range
             that a quantized input of either file can hold, else [0, 1).
         scaling: how pixels of images become inputs. Default: as ``load_representative``.

@@ -5,6 +5,7 @@ Values only; how they come about is in ``conversion``.
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from .repair import Step
 __all__ = ["Conversion", "PointCounts"]
 
 LABEL = 9  # columns of the words before the facts
+_ENDING = re.compile(r"\.(keras|h5|hdf5|tflite|pt2|pt)$")
 _LAYER_SAMPLES = 4  # more change the losses by less than they differ between samples
 
 
@@ -82,6 +84,12 @@ class Conversion:
     hub: bytes = field(default=b"", repr=False)
     samples: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
     origins: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What tables, messages and records call the file: the model's name and the target's."""
+        model = self.source.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        return f"{_ENDING.sub('', model)} {self.target.name}"
 
     @property
     def ops(self) -> Mapping[str, int]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .samples import count_samples as count_samples
     from .scalings import SCALINGS as SCALINGS
     from .scalings import Scaling as Scaling
+    from .scalings import ScalingName as ScalingName
     from .scalings import resolve_scaling as resolve_scaling
     from .scripts import load_function as load_function
     from .tfrecords import Feature as Feature
@@ -39,7 +40,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "loading": ["load_representative"],
         "log_mel": ["LogMel"],
         "samples": ["Batch", "Samples", "count_samples"],
-        "scalings": ["SCALINGS", "Scaling", "resolve_scaling"],
+        "scalings": ["SCALINGS", "Scaling", "ScalingName", "resolve_scaling"],
         "scripts": ["load_function"],
         "tfrecords": ["Feature", "TFRecords"],
         "tokens": ["Tokenizer"],

@@ -5,12 +5,15 @@ By name, as a text that a command line takes, or as a value. Nothing is read or 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from ..errors import DataError
 
-__all__ = ["SCALINGS", "Scaling", "resolve_scaling", "scale"]
+__all__ = ["SCALINGS", "Scaling", "ScalingName", "resolve_scaling", "scale"]
+
+ScalingName = Literal["raw", "zero_one", "minus_one_one", "imagenet_torch", "imagenet_caffe"]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from ..system.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .fleet import Interrupted as Interrupted
     from .latency import Ratio as Ratio
     from .measuring import measure as measure
+    from .options import ConnectionOptions as ConnectionOptions
+    from .options import EvaluationOptions as EvaluationOptions
+    from .options import LatencyOptions as LatencyOptions
+    from .options import RuntimeOptions as RuntimeOptions
+    from .parallel_devices import Interrupted as Interrupted
     from .profiles import Profile as Profile
     from .records import Failure as Failure
     from .records import Measurement as Measurement
@@ -25,9 +29,10 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "fleet": ["Interrupted"],
         "latency": ["Ratio"],
         "measuring": ["measure"],
+        "options": ["ConnectionOptions", "EvaluationOptions", "LatencyOptions", "RuntimeOptions"],
+        "parallel_devices": ["Interrupted"],
         "profiles": ["Profile"],
         "records": [
             "Failure",

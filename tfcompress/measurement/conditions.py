@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
-__all__ = ["DeviceInfo", "Settings"]
+__all__ = ["ACCELERATORS", "APIS", "Accelerator", "Api", "DeviceInfo", "Settings"]
 
 STATES = {"none": "", "reset": ", state reset between samples", "carried": ", state carried from sample to sample"}
-APIS = ("interpreter", "compiled")
-ACCELERATORS = ("cpu", "gpu", "npu")
+Api = Literal["interpreter", "compiled"]
+Accelerator = Literal["cpu", "gpu", "npu"]
+APIS: tuple[Api, ...] = get_args(Api)
+ACCELERATORS: tuple[Accelerator, ...] = get_args(Accelerator)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,69 +7,119 @@ neither Keras nor TensorFlow. ``sessions`` measures on one device, ``devices`` i
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, TypeAlias, overload
 
-from ..metrics import resolve_metrics
-from ..tflite.interpreter import DEFAULT_BATCH, check_threads
-from .conditions import ACCELERATORS, APIS
+from ..data import Scaling, ScalingName
+from ..metrics import Metric, MetricName, resolve_metrics
+from ..system import checked_arguments
+from ..tflite import ModelSource
+from ..tflite.interpreter import check_threads, is_in_memory
 from .devices.device import Device
-from .fleet import Interrupted, measure_all, open_device
-from .records import Measurement, Result
+from .options import ConnectionOptions, EvaluationOptions, LatencyOptions, RuntimeOptions
+from .parallel_devices import measure_all, open_device
+from .records import Measurement, Result, last_part
 from .sessions import Job, Plan
 
-__all__ = ["Interrupted", "Source", "measure"]
+__all__ = ["measure"]
 
-Source = str | os.PathLike | bytes
 BYTES_NAME = "model.tflite"
 PROFILE_RUNS = 50
+KERAS = {"keras", "tf_keras"}
+
+
+class KerasModel(Protocol):
+    """A Keras model, for type checkers that do not know Keras."""
+
+    def count_params(self) -> int:
+        """Returns the number of weights."""
+
+    def get_weights(self) -> list[Any]:
+        """Returns the weights."""
+
+
+Model: TypeAlias = ModelSource | KerasModel
+MetricChoice: TypeAlias = MetricName | str | Metric | Callable[..., Any]
 
 
 @overload
-def measure(
-    model: Source, data: Any = None, *, label: str = ..., device: str | Device = ..., **settings: Any
+def measure(  # type: ignore[overload-overlap]  # a str is a sequence of str: the first that fits counts
+    model: Model,
+    data: Any = None,
+    *,
+    label: str = "",
+    device: str | Device = "local",
+    threads: int = 1,
+    metric: MetricChoice | Sequence[MetricChoice] = "top1",
+    reference: Model | None = None,
+    scaling: ScalingName | str | Scaling | None = None,
+    latency: LatencyOptions | None = None,
+    evaluation: EvaluationOptions | None = None,
+    runtime: RuntimeOptions | None = None,
+    connection: ConnectionOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    debug: bool = False,
 ) -> Measurement: ...
 
 
 @overload
 def measure(
-    model: Sequence[Source],
-    data: Any = None,
-    *,
-    label: str | Sequence[str] = ...,
-    device: str | Device | Sequence[str | Device] = ...,
-    **settings: Any,
-) -> list[Measurement]: ...
-
-
-def measure(  # type: ignore[misc]  # the overloads shorten the settings to Any, which mypy takes for a difference
-    model: Source | Sequence[Source],
+    model: Iterable[Model],
     data: Any = None,
     *,
     label: str | Sequence[str] = "",
     device: str | Device | Sequence[str | Device] = "local",
     threads: int = 1,
-    warmup: int | None = None,
-    runs: int = 100,
-    interleave: bool = False,
-    api: str | None = None,
-    accelerator: str = "cpu",
-    xnnpack: bool = True,
-    cpus: Sequence[int] = (),
-    metric: Any = "top1",
-    confusion: bool = False,
-    reference: str | os.PathLike | None = None,
-    profile: bool = False,
-    batch: int = DEFAULT_BATCH,
-    workers: int = 0,
-    scaling: str | None = None,
-    reset_state: bool = False,
-    allow_pickle: bool = False,
-    seed: int = 0,
+    metric: MetricChoice | Sequence[MetricChoice] = "top1",
+    reference: Model | None = None,
+    scaling: ScalingName | str | Scaling | None = None,
+    latency: LatencyOptions | None = None,
+    evaluation: EvaluationOptions | None = None,
+    runtime: RuntimeOptions | None = None,
+    connection: ConnectionOptions | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     debug: bool = False,
-    **device_settings: Any,
+) -> list[Result]: ...
+
+
+@overload
+def measure(
+    model: Model,
+    data: Any = None,
+    *,
+    label: str = "",
+    device: Sequence[str | Device],
+    threads: int = 1,
+    metric: MetricChoice | Sequence[MetricChoice] = "top1",
+    reference: Model | None = None,
+    scaling: ScalingName | str | Scaling | None = None,
+    latency: LatencyOptions | None = None,
+    evaluation: EvaluationOptions | None = None,
+    runtime: RuntimeOptions | None = None,
+    connection: ConnectionOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    debug: bool = False,
+) -> list[Result]: ...
+
+
+@checked_arguments
+def measure(
+    model: Model | Iterable[Model],
+    data: Any = None,
+    *,
+    label: str | Sequence[str] = "",
+    device: str | Device | Sequence[str | Device] = "local",
+    threads: int = 1,
+    metric: MetricChoice | Sequence[MetricChoice] = "top1",
+    reference: Model | None = None,
+    scaling: ScalingName | str | Scaling | None = None,
+    latency: LatencyOptions | None = None,
+    evaluation: EvaluationOptions | None = None,
+    runtime: RuntimeOptions | None = None,
+    connection: ConnectionOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    debug: bool = False,
 ) -> Measurement | list[Result]:
     """Measures one file or several, on one device or several.
 
@@ -77,39 +127,26 @@ def measure(  # type: ignore[misc]  # the overloads shorten the settings to Any,
     its own; ``peak_bytes`` is the peak resident size of that process.
 
     Args:
-        model: path of a ``.tflite`` file, its bytes, or a list of them.
-        data: labelled samples as ``data.load_labelled`` takes them (``.npz`` with ``x`` and ``y``, a folder with one
-            sub-folder of images per class, a tuple ``(x, y)``, ``path.py:function``); for metrics of values or boxes as
-            ``truth.load_truth`` does. None measures no accuracy. Default: None.
+        model: path of a ``.tflite`` file, its bytes, a ``Conversion``, a Keras model, which is measured as the float32 file
+            that ``convert`` makes of it, or a list of them.
+        data: labelled samples: whatever ``convert`` takes as representative data, with labels (``data.load_truth``): ``.npz``
+            with ``x`` and ``y``, a folder with one sub-folder of images per class, ``(x, y)``, a ``tf.data.Dataset`` or a
+            generator of ``(x, y)``, ``TFRecords``, ``path.py:function``. None measures no accuracy. Default: None.
         label: what the file is, for tables and reports; for a list of models a list. Default: "".
         device: where to run: "local" is this machine; "ssh://user@host:port", "adb://serial", "tflm", "ethos-u55-128", an
             object of your own (``devices.device.Device``), or a list of them. Default: "local".
         threads: threads for one inference. Default: 1.
-        warmup: untimed runs, besides the very first; None until the times are steady (``figures.is_steady``), for at most
-            5 seconds. Default: None.
-        runs: timed runs. Default: 100.
-        interleave: whether several models run in turns, A B A B, so that both meet the same disturbances; each record then
-            has its ``ratio`` to the first. Default: False.
-        api: "interpreter", or "compiled" for LiteRT's CompiledModel. Default: None, which is the interpreter on a CPU.
-        accelerator: "cpu", "gpu" or "npu", by way of CompiledModel. Default: "cpu".
-        xnnpack: whether XNNPACK may take over parts of the graph. Default: True.
-        cpus: numbers of the processors to run on; empty for all. Default: ().
-        metric: name, names, ``path.py:function`` or functions, as ``scoring.resolve_metrics`` takes them; the first is the
+        metric: name, names, ``path.py:function`` or functions, as ``metrics.resolve_metrics`` takes them; the first is the
             record's accuracy. Default: "top1".
-        confusion: whether to count answers by label. Default: False.
-        reference: a ``.npz`` or ``.npy`` of outputs, or a ``.tflite`` that is run here, to compare the answers with.
-            Default: None.
-        profile: whether to time each op with LiteRT's own profiler. Default: False.
-        batch: samples per inference while accuracy is measured, where the file lets itself be resized. Default: 32.
-        workers: how many batches run at once; 0 for as many as the device has cores for. Default: 0.
-        scaling: how 8-bit pixels become numbers, as ``data.load_labelled`` takes it. Default: None.
-        reset_state: whether an LSTM's state and other variable tensors are set to zero before each labelled sample. Off,
-            one sample leaves traces in the next, as with an interpreter that is merely called again. Default: False.
-        allow_pickle: whether arrays of Python objects may be unpickled, which runs code. Default: False.
-        seed: of the made-up inputs. Default: 0.
+        reference: what to compare the answers with: a ``.npz`` or ``.npy`` of outputs, or a model as above, which is run
+            here. Default: None.
+        scaling: how 8-bit pixels become numbers, as ``data.resolve_scaling`` takes it. Default: None.
+        latency: how it is timed. Default: ``LatencyOptions()``.
+        evaluation: how answers to labelled samples are obtained. Default: ``EvaluationOptions()``.
+        runtime: what LiteRT runs it with. Default: ``RuntimeOptions()``.
+        connection: how a device is reached. Default: ``ConnectionOptions()``.
         progress: called with the model's name, done and total samples while accuracy is measured. Default: None.
         debug: lets the interpreter's own log lines through. Default: False.
-        **device_settings: for ``devices.seam.resolve``: ``install``, ``benchmark_model``, ``timeout_seconds``.
 
     Returns:
         A ``Measurement``; for a list of models or devices a list, by model and then by device, where a ``Failure`` stands for
@@ -119,108 +156,159 @@ def measure(  # type: ignore[misc]  # the overloads shorten the settings to Any,
         ModelError: a file is missing, damaged or refused by LiteRT (one model on one device only).
         DataError: the data is malformed or does not match the model's inputs or outputs (likewise).
         DeviceError: the interpreter failed or crashed (likewise).
-        ValueError: the device is unknown, or a setting is out of range.
+        ConversionError: a Keras model cannot be converted.
+        ValueError: the device is unknown, or an argument is out of range.
+        TypeError: an argument that there is not, or a model of no known kind.
         Interrupted: Ctrl-C; it has the records so far.
 
     Examples:
+        >>> record = measure("models/digits/digits_int8.tflite", latency=LatencyOptions(runs=5, warmup=0))
+        >>> record.name, record.settings.runs
+        ('digits_int8.tflite', 5)
         >>> measure("model.tflite", threads=0)
         Traceback (most recent call last):
         ...
         ValueError: threads must be a whole number from 1 to 256. Received: threads=0.
     """
-    api = api or ("interpreter" if accelerator == "cpu" else "compiled")
-    check_settings(threads, warmup, runs, batch, workers)
-    check_choices(api, accelerator)
-    several_models = not isinstance(model, str | bytes | os.PathLike)
-    models: list[Source] = list(model) if several_models else [model]  # type: ignore[list-item, arg-type]
+    check_threads(threads)
+    latency, evaluation = latency or LatencyOptions(), evaluation or EvaluationOptions()
+    runtime, connection = runtime or RuntimeOptions(), connection or ConnectionOptions()
+    several_models = not is_one_model(model)
+    models: list[Any] = list(model) if several_models else [model]  # type: ignore[arg-type]
     several_devices = isinstance(device, Sequence) and not isinstance(device, str)
-    devices: list[str | Device] = list(device) if several_devices else [device]  # type: ignore[arg-type, list-item]
+    devices: list[Any] = list(device) if several_devices else [device]  # type: ignore[arg-type]
     labels = check_names(label, len(models), several_models)
-    if interleave and len(models) < 2:
+    if latency.interleave and len(models) < 2:
         raise ValueError("interleave runs several models in turns. Received: one. Give a list of models.")
     metrics = resolve_metrics(metric)
-    request = {
+    with contextlib.ExitStack() as stack:
+        compared = None if reference is None else file_of(stack, reference, debug=debug)[0]
+        request = request_of(threads, runtime, evaluation, latency, debug)
+        plan = Plan(
+            request,
+            latency.runs,
+            latency.warmup,
+            list(data) if isinstance(data, Iterator) else data,  # several files may read it, a generator tells it once
+            metrics,
+            evaluation.confusion,
+            scaling,
+            evaluation.allow_pickle,
+            compared,
+            PROFILE_RUNS if latency.profile else 0,
+            progress,
+        )
+        call = {
+            **call_of(request, latency, evaluation),
+            "data": path_text(data),
+            "metric": metric if isinstance(metric, str) else ",".join(each.name for each in metrics),
+            "reference": path_text(reference),
+            "scaling": scaling if isinstance(scaling, str) else None,
+        }
+        jobs = [job(stack, each, name, call, debug) for each, name in zip(models, labels, strict=True)]
+        opened = [stack.enter_context(open_device(each, debug, connection)) for each in devices]
+        lone = not (several_models or several_devices)
+        table = measure_all(opened, plan, jobs, latency.interleave, lone=lone)
+    rows = [table[d, m] for m in range(len(jobs)) for d in range(len(opened))]
+    return rows[0] if lone else rows  # type: ignore[return-value]  # a lone failure was raised
+
+
+def request_of(
+    threads: int, runtime: RuntimeOptions, evaluation: EvaluationOptions, latency: LatencyOptions, debug: bool
+) -> dict[str, Any]:
+    """Returns the part of each request that is always the same, as ``devices.on_device.agent`` takes it."""
+    return {
         "threads": threads,
-        "xnnpack": xnnpack,
-        "api": api,
-        "accelerator": accelerator,
-        "cpus": list(cpus),
-        "batch": batch,
-        "workers": workers,
-        "reset_state": reset_state,
-        "seed": seed,
+        "xnnpack": runtime.xnnpack,
+        "api": runtime.chosen_api,
+        "accelerator": runtime.accelerator,
+        "cpus": list(runtime.cpus),
+        "batch": evaluation.batch,
+        "workers": evaluation.workers,
+        "reset_state": evaluation.reset_state,
+        "seed": latency.seed,
         "debug": debug,
     }
-    plan = Plan(
-        request,
-        runs,
-        warmup,
-        data,
-        metrics,
-        confusion,
-        scaling,
-        allow_pickle,
-        None if reference is None else os.fspath(reference),
-        PROFILE_RUNS if profile else 0,
-        progress,
-    )
-    call = {
+
+
+def call_of(request: dict[str, Any], latency: LatencyOptions, evaluation: EvaluationOptions) -> dict[str, Any]:
+    """Returns how a measurement can be repeated, for the record: what of it is no source of models or data."""
+    return {
         **{key: value for key, value in request.items() if key != "debug"},
-        "warmup": warmup,
-        "runs": runs,
-        "interleave": interleave,
-        "data": os.fspath(data) if isinstance(data, str | os.PathLike) else None,
-        "metric": metric if isinstance(metric, str) else ",".join(each.name for each in metrics),
-        "confusion": confusion,
-        "reference": plan.reference,
-        "profile": profile,
-        "scaling": scaling if isinstance(scaling, str) else None,
+        "warmup": latency.warmup,
+        "runs": latency.runs,
+        "interleave": latency.interleave,
+        "confusion": evaluation.confusion,
+        "profile": latency.profile,
     }
-    with contextlib.ExitStack() as stack:
-        jobs = [job(stack, source, name, call) for source, name in zip(models, labels, strict=True)]
-        opened = [stack.enter_context(open_device(each, debug, device_settings)) for each in devices]
-        table = measure_all(opened, plan, jobs, interleave, lone=not (several_models or several_devices))
-    rows = [table[d, m] for m in range(len(jobs)) for d in range(len(opened))]
-    return rows if several_models or several_devices else rows[0]  # type: ignore[return-value]
 
 
-def job(stack: contextlib.ExitStack, source: Source, label: str, call: dict[str, Any]) -> Job:
-    """Returns one file to be measured; bytes get a temporary file for the time of the stack."""
-    if not isinstance(source, bytes):
-        return Job(Path(source), os.fspath(source), label, {"model": os.fspath(source), **call})
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tfcompress-"))
-    path = Path(folder) / BYTES_NAME
-    path.write_bytes(source)
-    return Job(path, BYTES_NAME, label, {"model": None, **call})
-
-
-def check_settings(threads: int, warmup: int | None, runs: int, batch: int, workers: int = 0) -> None:
-    """Refuses counts that cannot be measured with by a ``ValueError``.
+def is_one_model(model: Any) -> bool:
+    """Whether this is one model, rather than several.
 
     Examples:
-        >>> check_settings(1, None, 1, 1)
+        >>> is_one_model("a.tflite"), is_one_model(b"..."), is_one_model(["a.tflite"])
+        (True, True, False)
     """
-    check_threads(threads)
-    least = {"warmup": (0 if warmup is None else warmup, 0), "runs": (runs, 1), "batch": (batch, 1)}
-    for name, (value, lowest) in {**least, "workers": (workers, 0)}.items():
-        if value < lowest:
-            raise ValueError(f"{name} must be at least {lowest}. Received: {name}={value}.")
+    return isinstance(model, str | bytes | os.PathLike) or not isinstance(model, Iterable)
 
 
-def check_choices(api: str, accelerator: str) -> None:
-    """Refuses an interface or an accelerator that LiteRT does not have with a ``ValueError``.
+def job(stack: contextlib.ExitStack, model: Any, label: str, call: dict[str, Any], debug: bool) -> Job:
+    """Returns one file to be measured; what is in memory gets a temporary file for the time of the stack."""
+    path, name = file_of(stack, model, debug=debug)
+    return Job(Path(path), name, label, {"model": path_text(model), **call})
+
+
+def file_of(stack: contextlib.ExitStack, model: Any, *, debug: bool = False) -> tuple[str, str]:
+    """Returns the path of a model's file and its name; what is in memory gets a temporary file for the time of the stack.
+
+    Raises:
+        TypeError: it is no model.
+    """
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model), os.fspath(model)
+    if isinstance(model, bytes):
+        name, content = BYTES_NAME, model
+    else:
+        name, content = in_memory(model, debug=debug)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tfcompress-"))
+    path = Path(folder) / f"{last_part(name).removesuffix('.tflite')}.tflite"
+    path.write_bytes(content)
+    return str(path), name
+
+
+def in_memory(model: Any, *, debug: bool = False) -> tuple[str, bytes]:
+    """Returns the name and the bytes of a ``Conversion``, or of the float32 file of a Keras model.
+
+    Raises:
+        TypeError: it is neither.
+        ConversionError: the model cannot be converted.
 
     Examples:
-        >>> check_choices("interpreter", "gpu")
+        >>> in_memory(3)
         Traceback (most recent call last):
         ...
-        ValueError: A gpu needs api='compiled'. Received: api='interpreter'. Leave api out.
+        TypeError: model must be a .tflite file, its bytes, a Conversion, or a Keras model. Received: int. Pass one, or a list.
     """
-    for name, value, known in (("api", api, APIS), ("accelerator", accelerator, ACCELERATORS)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}. Received: {name}={value!r}.")
-    if accelerator != "cpu" and api != "compiled":
-        raise ValueError(f"A {accelerator} needs api='compiled'. Received: api={api!r}. Leave api out.")
+    if not is_in_memory(model):
+        if KERAS.isdisjoint(base.__module__.partition(".")[0] for base in type(model).__mro__):
+            raise TypeError(
+                "model must be a .tflite file, its bytes, a Conversion, or a Keras model. "
+                f"Received: {type(model).__name__}. Pass one, or a list."
+            )
+        from ..conversion import convert
+
+        model = convert(model, target="float32", debug=debug)
+    return model.name, model.tflite
+
+
+def path_text(source: Any) -> str | None:
+    """Returns a path as text, None for what is no path.
+
+    Examples:
+        >>> path_text(Path("x.npz")), path_text([1, 2])
+        ('x.npz', None)
+    """
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else None
 
 
 def check_names(label: str | Sequence[str], models: int, several: bool) -> list[str]:

@@ -69,7 +69,7 @@ class Plan:
     data: Any = None
     metrics: Sequence[Metric] = ()
     confusion: bool = False
-    scaling: str | None = None
+    scaling: Any = None
     allow_pickle: bool = False
     reference: str | None = None
     profile_runs: int = 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .average_precision import coco_map as coco_map
     from .metric import METRICS as METRICS
     from .metric import Metric as Metric
+    from .metric import MetricName as MetricName
     from .metric import area_under_curve as area_under_curve
     from .metric import confusion_matrix as confusion_matrix
     from .metric import resolve_metrics as resolve_metrics
@@ -39,7 +40,15 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "top1_accuracy",
         ],
         "average_precision": ["coco_map"],
-        "metric": ["METRICS", "Metric", "area_under_curve", "confusion_matrix", "resolve_metrics", "top_k_accuracy"],
+        "metric": [
+            "METRICS",
+            "Metric",
+            "MetricName",
+            "area_under_curve",
+            "confusion_matrix",
+            "resolve_metrics",
+            "top_k_accuracy",
+        ],
         "tensor_differences": ["Difference"],
     },
 )

@@ -5,7 +5,7 @@ Pure functions of arrays, as in ``metrics``. Running the model is ``measurement`
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,9 +14,18 @@ from ..data.scripts import names_a_function
 from ..errors import DataError
 from .answers import check_labels, class_scores, predicted_classes, top1_accuracy
 
-__all__ = ["METRICS", "Metric", "area_under_curve", "confusion_matrix", "resolve_metrics", "top_k_accuracy"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "MetricName",
+    "area_under_curve",
+    "confusion_matrix",
+    "resolve_metrics",
+    "top_k_accuracy",
+]
 
 Outputs = Mapping[str, np.ndarray]
+MetricName = Literal["top1", "top5", "auc", "mse", "exact", "coco_map", "coco_map50"]
 MOST_CLASSES = 1000  # of a confusion matrix that still fits a record
 TOP = 5
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .inspection import Inspection as Inspection
     from .inspection import inspect as inspect
     from .interpreter import Model as Model
+    from .interpreter import ModelSource as ModelSource
     from .interpreter import open_model as open_model
     from .interpreter import read_model as read_model
     from .metadata import Normalisation as Normalisation
@@ -33,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "affine": ["AffineParameters", "dequantize", "from_range", "quantize", "round_half_away"],
         "fingerprints": ["model_sha256"],
         "inspection": ["Inspection", "inspect"],
-        "interpreter": ["Model", "open_model", "read_model"],
+        "interpreter": ["Model", "ModelSource", "open_model", "read_model"],
         "metadata": ["Normalisation"],
         "op_summaries": ["OpSummary", "summarize_ops"],
         "tensors": ["TensorInfo", "from_raw", "to_raw"],

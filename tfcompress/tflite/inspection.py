@@ -16,13 +16,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from ..system.text_tables import MISSING, columns, count_text, fields, number_text, share_text
 from . import constant_tensors, flatbuffer, operands
 from .op_summaries import OpSummary, TensorSummary, summarize_ops, summarize_tensor
 from .trial import Trial, try_file
+
+if TYPE_CHECKING:
+    from .interpreter import ModelSource
 
 __all__ = ["Inspection", "Signature", "bytes_by_kind", "inspect"]
 
@@ -123,11 +126,11 @@ class Inspection:
         return inspection_text(self)
 
 
-def inspect(source: str | os.PathLike | bytes, *, run: bool = True, debug: bool = False) -> Inspection:
+def inspect(source: "ModelSource", *, run: bool = True, debug: bool = False) -> Inspection:
     """Returns what a ``.tflite`` file holds.
 
     Args:
-        source: path of the file, or its bytes.
+        source: path of the file, its bytes, or a ``Conversion``.
         run: whether LiteRT tries it, in a child process (about half a second). Default: True.
         debug: whether the interpreter's log lines are shown. Default: False.
 
@@ -202,8 +205,8 @@ def _inspect(name: str, content: bytes, model: Any) -> Inspection:
     )
 
 
-def _tried(source: str | os.PathLike | bytes, content: bytes, model: Any, debug: bool) -> Trial:
-    if isinstance(source, bytes | bytearray | memoryview):
+def _tried(source: "ModelSource", content: bytes, model: Any, debug: bool) -> Trial:
+    if not isinstance(source, str | os.PathLike):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
             path.write_bytes(content)

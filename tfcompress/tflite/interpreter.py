@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Union
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from ..errors import DataError, DeviceError, ModelError
 from ..system.quiet import native_stderr_silenced
 from .tensors import TensorInfo, check_shape, from_raw, tensor_info, to_raw
 
-__all__ = ["Model", "TensorInfo", "check_model_bytes", "open_model", "read_model"]
+__all__ = ["FileInMemory", "Model", "ModelSource", "TensorInfo", "check_model_bytes", "open_model", "read_model"]
 
 FILE_IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite file: schema.fbs, file_identifier
 SMALLEST_HEADER = 8
@@ -48,8 +48,24 @@ STATEFUL_OPERATIONS = frozenset(
 Arrays = Mapping[str, np.ndarray]
 
 
+class FileInMemory(Protocol):
+    """A finished file that has not been saved yet, such as a ``Conversion``."""
+
+    @property
+    def name(self) -> str:
+        """What messages, tables and records call it."""
+
+    @property
+    def tflite(self) -> bytes:
+        """The bytes of the file."""
+
+
+ModelSource = Union[str, os.PathLike, bytes, FileInMemory]  # noqa: UP007 - boards have Python 3.9
+"""A path of a ``.tflite`` file, its bytes, or a value that holds them."""
+
+
 def open_model(
-    source: str | os.PathLike | bytes,
+    source: ModelSource,
     *,
     threads: int = 1,
     reset_state: bool = True,
@@ -63,7 +79,7 @@ def open_model(
     process first, as ``measure`` does.
 
     Args:
-        source: path of a ``.tflite`` file, or its bytes.
+        source: path of a ``.tflite`` file, its bytes, or a ``Conversion``.
         threads: threads for one inference, at least 1. Default: 1.
         reset_state: whether an LSTM's state and other variable tensors start from zero in every inference, as a Keras
             layer that is not ``stateful`` does; otherwise one sample leaves traces in the next. Default: True.
@@ -84,14 +100,15 @@ def open_model(
     return Model(source, threads=threads, reset_state=reset_state, keep_all=keep_all, xnnpack=xnnpack, debug=debug)
 
 
-def read_model(source: str | os.PathLike | bytes) -> tuple[str, bytes]:
+def read_model(source: ModelSource) -> tuple[str, bytes]:
     """Returns the name and the bytes of a model file whose header is that of TFLite.
 
     Args:
-        source: path of a ``.tflite`` file, or its bytes.
+        source: path of a ``.tflite`` file, its bytes, or a ``Conversion``.
 
     Raises:
         ModelError: the file is missing, a folder, unreadable, empty or not TFLite.
+        TypeError: it is none of these.
 
     Examples:
         >>> read_model("missing.tflite")
@@ -99,12 +116,29 @@ def read_model(source: str | os.PathLike | bytes) -> tuple[str, bytes]:
         ...
         tfcompress.errors.ModelError: The model file must exist. Received: missing.tflite. Check the path.
     """
+    if isinstance(source, (str, os.PathLike)):
+        return str(Path(source)), read_file(Path(source), None)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        content = bytes(source)
-        check_model_bytes(content)
-        return UNNAMED, content
-    content = read_file(Path(source), None)
-    return str(Path(source)), content
+        name, content = UNNAMED, bytes(source)
+    elif is_in_memory(source):
+        name, content = source.name, source.tflite
+    else:
+        raise TypeError(
+            "A model is the path of a .tflite file, its bytes, or a Conversion. "
+            f"Received: {type(source).__name__}. Convert it first."
+        )
+    check_model_bytes(content, name)
+    return name, content
+
+
+def is_in_memory(source: Any) -> bool:
+    """Whether a source is a value that holds the bytes of a file, such as a ``Conversion``.
+
+    Examples:
+        >>> is_in_memory("model.tflite")
+        False
+    """
+    return hasattr(source, "tflite") and hasattr(source, "name")
 
 
 def read_file(path: Path, size: int | None) -> bytes:
@@ -150,7 +184,7 @@ class Model:
         outputs: what comes out.
 
     Args:
-        source: path of a ``.tflite`` file, or its bytes.
+        source: path of a ``.tflite`` file, its bytes, or a ``Conversion``.
         threads: threads for one inference, at least 1. Default: 1.
         reset_state: whether an LSTM's state and other variable tensors start from zero in every inference, as a Keras
             layer that is not ``stateful`` does; otherwise one sample leaves traces in the next. Default: True.
@@ -161,7 +195,7 @@ class Model:
 
     def __init__(
         self,
-        source: str | os.PathLike | bytes,
+        source: ModelSource,
         *,
         threads: int = 1,
         reset_state: bool = True,
@@ -174,13 +208,13 @@ class Model:
         self.debug = debug
         # By path the file is mapped into memory, as on a phone, instead of being held twice.
         where: dict[str, Any]
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            self.name, content = read_model(source)
-            where = {"model_content": content}
-        else:
+        if isinstance(source, (str, os.PathLike)):
             self.name = str(Path(source))
             read_file(Path(source), SMALLEST_HEADER)
             where = {"model_path": self.name}
+        else:
+            self.name, content = read_model(source)
+            where = {"model_content": content}
         if keep_all:
             where["experimental_preserve_all_tensors"] = True
         if not xnnpack:

@@ -7,11 +7,11 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from ..errors import TfcompressError
 from .devices.device import Device
 from .devices.local import LocalDevice
+from .options import ConnectionOptions
 from .records import Failure, Result
 from .sessions import Job, Plan, Session
 
@@ -149,7 +149,7 @@ def wait_for(threads: Sequence[threading.Thread], seconds: float | None = None) 
 
 
 @contextlib.contextmanager
-def open_device(device: str | Device, debug: bool, settings: dict[str, Any]) -> Iterator[tuple[Device, str]]:
+def open_device(device: str | Device, debug: bool, connection: ConnectionOptions) -> Iterator[tuple[Device, str]]:
     """Gives a device with the key of its machine; one that was named is closed after the block.
 
     Raises:
@@ -164,7 +164,13 @@ def open_device(device: str | Device, debug: bool, settings: dict[str, Any]) -> 
         return
     from .devices.opening import resolve, same_machine
 
-    opened = resolve(device, debug=debug, **settings)
+    opened = resolve(
+        device,
+        install=connection.install,
+        benchmark_model=connection.benchmark_model,
+        timeout_seconds=connection.timeout_seconds,
+        debug=debug,
+    )
     try:
         yield opened, same_machine(device)
     finally:

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from tfcompress.measurement.fleet import Interrupted
 from tfcompress.measurement.measuring import measure
+from tfcompress.measurement.parallel_devices import Interrupted
 from tfcompress.measurement.records import Failure, Measurement
 
 ANSWER = {
