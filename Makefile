@@ -34,8 +34,8 @@ test-all: $(TORCH)
 	@$(PYTEST) $(if $(REST),--without=$(PASSED))
 
 lint: $(STAMP)
-	@$(RUN) -m ruff check --line-length 120 .
-	@$(RUN) -m ruff format --check --line-length 120 .
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
 docs: $(SITE)

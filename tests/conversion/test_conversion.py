@@ -335,7 +335,7 @@ def test_layers_say_where_ranges_come_from_and_what_is_lost(model):
     assert observers[-1] == "min_max" and set(observers) == {"entropy", "min_max", ""}
     assert all(bool(row.observer) == (row.origin == "calibrated") for row in layers)
     assert "by Entropy(values_per_sample=4096, seed=0, bits=8) on 128 samples, 1 of " in " ".join(str(result).split())
-    assert [row.operation.op for row in layers] == [name for name in _ops_in_order(result.tflite)]
+    assert [row.operation.op for row in layers] == list(_ops_in_order(result.tflite))
     assert {row.origin for row in layers} == {"calibrated", "follows"}
     assert all(row.error.sqnr_db > 15 for row in layers)  # about 40 dB are int8's own limit
 

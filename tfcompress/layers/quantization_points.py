@@ -23,8 +23,9 @@ __all__ = ["RULES", "Bias", "Plan", "Rule", "Site", "WeightRule", "plan", "regis
 
 @dataclass(frozen=True)
 class Bias:
-    """Where the 32-bit bias of an operation in the file comes from, and the grid it lies on: steps of the input's times
-    steps of the weight's.
+    """Where the 32-bit bias of an operation in the file comes from.
+
+    It lies on the grid whose steps are those of the input times those of the weight.
 
     Args:
         path: path of the layer that has the weight.

@@ -1,8 +1,8 @@
-"""TensorFlow Lite Micro on this machine, as a device: does a microcontroller's interpreter know the model's operations,
-what does it answer, and how large an arena does it need?
+"""TensorFlow Lite Micro on this machine, as a device: which operations does it know, and how large is its arena?
 
-It times nothing: how fast this machine is says nothing about a microcontroller. The interpreter ends the process on some
-files, so that it runs in a child (``main`` functions below), and needs the extra ``tflm``.
+It answers as a microcontroller's interpreter does. It times nothing: how fast this machine is says nothing about a
+microcontroller. The interpreter ends the process on some files, so that it runs in a child (``main`` functions below),
+and needs the extra ``tflm``.
 """
 
 import importlib.metadata
