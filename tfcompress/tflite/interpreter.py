@@ -60,7 +60,7 @@ class FileInMemory(Protocol):
         """The bytes of the file."""
 
 
-ModelSource = Union[str, os.PathLike, bytes, FileInMemory]  # noqa: UP007 - boards have Python 3.9
+ModelSource = Union[str, os.PathLike, bytes, FileInMemory]  # boards have Python 3.9
 """A path of a ``.tflite`` file, its bytes, or a value that holds them."""
 
 
