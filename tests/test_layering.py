@@ -60,6 +60,7 @@ ON_DEVICE = {
     "system.quiet",
     "tflite.affine",
     "tflite.tensors",
+    "tflite.model_files",
     "tflite.interpreter",
     "measurement.latency",
     "measurement.profiles",

@@ -11,7 +11,8 @@ import pytest
 
 from tfcompress.errors import DataError, DeviceError, ModelError
 from tfcompress.system.quiet import native_stderr_silenced
-from tfcompress.tflite.interpreter import check_model_bytes, open_model, read_model
+from tfcompress.tflite.interpreter import open_model
+from tfcompress.tflite.model_files import check_model_bytes, read_model
 from tfcompress.tflite.tensors import TensorInfo, from_raw, to_raw
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -88,6 +88,6 @@ def run(arguments: Sequence[str], *, program: str) -> int:
 
 def _check_header(path: str) -> None:
     """Refuses a file that is not there or not TFLite before a child process starts."""
-    from ..tflite.interpreter import SMALLEST_HEADER, read_file
+    from ..tflite.model_files import SMALLEST_HEADER, read_file
 
     read_file(Path(path), SMALLEST_HEADER)

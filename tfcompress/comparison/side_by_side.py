@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DataError, DeviceError, ModelError
 from ..tflite import Model, constant_tensors, flatbuffer, open_model, to_raw
-from ..tflite.interpreter import UNNAMED
+from ..tflite.model_files import UNNAMED
 from ..tflite.tensors import check_shape
 from ..tflite.trial import first_reason
 

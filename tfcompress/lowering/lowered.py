@@ -12,7 +12,7 @@ import numpy as np
 from ..data import InputSpec
 from ..errors import ConversionError
 from ..tflite import flatbuffer, static_shapes
-from ..tflite.shapes import Shape
+from ..tflite.static_shapes import Shape
 from . import substitutions
 
 __all__ = ["Lowered", "Reference", "finish"]
@@ -68,7 +68,6 @@ def finish(
     Raises:
         ConversionError: an input holds text or has no batch axis.
     """
-    flatbuffer.fold_dynamic_reshapes(parsed)
     static_shapes.fold_computed_reshapes(parsed)
     substitutions.substitute(parsed)
     graph = parsed.subgraphs[0]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ModelError
 from ..layers import signatures
-from ..tflite import flatbuffer, qdq, shapes, static_shapes
+from ..tflite import flatbuffer, qdq, static_shapes
 from . import subgraphs
 from .lowered import Lowered, finish
 
@@ -50,7 +50,7 @@ def lower_flatbuffer(
     inputs = signatures.unique_names(interface.inputs)
     outputs = signatures.unique_names(interface.outputs)
     known = {name: _shape(graph.tensors[int(index)]) for name, index in zip(inputs, graph.inputs, strict=True)}
-    fixed = shapes.fix_shapes(known, input_shapes, place=place)
+    fixed = static_shapes.fix_shapes(known, input_shapes, place=place)
     if fixed != known:
         by_index = {int(index): fixed[name] for name, index in zip(inputs, graph.inputs, strict=True)}
         static_shapes.fix_inputs(parsed, by_index, place=place, debug=debug)
@@ -77,7 +77,7 @@ def _check_float(model: Any, place: str) -> None:
                 )
 
 
-def _shape(tensor: Any) -> shapes.Shape:
+def _shape(tensor: Any) -> static_shapes.Shape:
     has_signature = tensor.shapeSignature is not None and len(tensor.shapeSignature)
     sizes = tensor.shapeSignature if has_signature else tensor.shape
     return tuple(None if size < 0 else int(size) for size in ([] if sizes is None else sizes))

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import ModelError
 from ..layers import signatures
 from ..system import converter_silenced
-from ..tflite import flatbuffer, qdq, shapes
+from ..tflite import flatbuffer, qdq, static_shapes
 from .freezing import DynamicListError, to_flatbuffer
 from .lowered import Lowered, Reference, finish
 
@@ -63,7 +63,7 @@ def lower_call(
         ModelError: the model cannot be called on its inputs.
         ConversionError: the model cannot be expressed in TFLite's ops.
     """
-    fixed = shapes.fix_shapes({tensor.name: tensor.shape for tensor in inputs}, input_shapes, place=name)
+    fixed = static_shapes.fix_shapes({tensor.name: tensor.shape for tensor in inputs}, input_shapes, place=name)
     tensors = [tensor._replace(shape=fixed[tensor.name]) for tensor in inputs]
     found: list[Any] = []
 
@@ -101,7 +101,7 @@ def lower_call(
     trained: dict[str, tuple[float, float]] = {}
     if weights == "float32" and (marked or marking is not None):
         qdq.bake_weights(parsed)
-        trained = flatbuffer.take_qdq_ranges(parsed)
+        trained = qdq.take_ranges(parsed)
     return finish(
         parsed,
         [(tensor.name, tensor.shape) for tensor in tensors],

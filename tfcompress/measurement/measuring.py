@@ -15,7 +15,8 @@ from ..data import Scaling, ScalingName
 from ..metrics import Metric, MetricName, resolve_metrics
 from ..system import checked_arguments
 from ..tflite import ModelSource
-from ..tflite.interpreter import check_threads, is_in_memory
+from ..tflite.interpreter import check_threads
+from ..tflite.model_files import is_in_memory
 from .devices.device import Device
 from .options import ConnectionOptions, EvaluationOptions, LatencyOptions, RuntimeOptions
 from .parallel_devices import measure_all, open_device

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from .inspection import Inspection as Inspection
     from .inspection import inspect as inspect
     from .interpreter import Model as Model
-    from .interpreter import ModelSource as ModelSource
     from .interpreter import open_model as open_model
-    from .interpreter import read_model as read_model
     from .metadata import Normalisation as Normalisation
+    from .model_files import ModelSource as ModelSource
+    from .model_files import read_model as read_model
     from .op_summaries import OpSummary as OpSummary
     from .op_summaries import summarize_ops as summarize_ops
     from .tensors import TensorInfo as TensorInfo
@@ -34,8 +34,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "affine": ["AffineParameters", "dequantize", "from_range", "quantize", "round_half_away"],
         "fingerprints": ["model_sha256"],
         "inspection": ["Inspection", "inspect"],
-        "interpreter": ["Model", "ModelSource", "open_model", "read_model"],
+        "interpreter": ["Model", "open_model"],
         "metadata": ["Normalisation"],
+        "model_files": ["ModelSource", "read_model"],
         "op_summaries": ["OpSummary", "summarize_ops"],
         "tensors": ["TensorInfo", "from_raw", "to_raw"],
     },

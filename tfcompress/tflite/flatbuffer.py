@@ -21,19 +21,20 @@ __all__ = [
     "add_constant",
     "constant",
     "drop_dead",
+    "drop_unused",
     "dtype_of",
     "expose",
-    "fold_dynamic_reshapes",
+    "index_list",
     "new_buffer",
     "new_operator",
     "op_counts",
     "op_name",
     "pack",
     "parse",
+    "replace_tensor",
     "schema",
     "set_ranges",
     "set_signature",
-    "take_qdq_ranges",
     "tensor_name",
     "type_name",
     "unique_names",
@@ -141,7 +142,7 @@ def _check(model: Any) -> None:
                 np.zeros(0, np.int32) if indices is None else indices for indices in (part.inputs, part.outputs)
             )
         count = len(graph.tensors)
-        for index in (*_indices(graph.inputs), *_indices(graph.outputs)):
+        for index in (*index_list(graph.inputs), *index_list(graph.outputs)):
             if not 0 <= index < count:
                 raise IndexError(index)
         for tensor in graph.tensors:
@@ -149,14 +150,15 @@ def _check(model: Any) -> None:
                 raise IndexError(tensor.buffer)
         for operator in graph.operators or []:
             model.operatorCodes[operator.opcodeIndex]
-            for index in (*_indices(operator.inputs), *_indices(operator.outputs)):
+            for index in (*index_list(operator.inputs), *index_list(operator.outputs)):
                 if not -1 <= index < count:
                     raise IndexError(index)
     if not model.subgraphs:
         raise IndexError("no subgraph")
 
 
-def _indices(array: Any) -> list[int]:
+def index_list(array: Any) -> list[int]:
+    """Returns the tensor numbers of one of the schema's lists, which is None or an array."""
     return [] if array is None else [int(index) for index in array]
 
 
@@ -238,9 +240,9 @@ def constant(model: Any, tensor: Any) -> np.ndarray | None:
 def activation_tensors(model: Any) -> list[int]:
     """Returns the indices of the float tensors of the main subgraph that are computed or fed, in order of use."""
     graph = model.subgraphs[0]
-    order = _indices(graph.inputs)
+    order = index_list(graph.inputs)
     for operator in graph.operators or []:
-        order.extend(index for index in _indices(operator.outputs) if index >= 0)
+        order.extend(index for index in index_list(operator.outputs) if index >= 0)
     return [index for index in dict.fromkeys(order) if type_name(graph.tensors[index]) == "FLOAT32"]
 
 
@@ -260,7 +262,7 @@ def expose(model: Any, tensors: Iterable[int]) -> bytes:
     """Returns the file with these tensors of the main subgraph as its outputs, so that XNNPACK hands them out."""
     graph = model.subgraphs[0]
     outputs, signatures = graph.outputs, model.signatureDefs
-    fed = set(_indices(graph.inputs))
+    fed = set(index_list(graph.inputs))
     graph.outputs = np.array([index for index in tensors if index not in fed], dtype=np.int32)
     model.signatureDefs = None
     try:
@@ -295,106 +297,9 @@ def set_signature(model: Any, inputs: list[str], outputs: list[str], *, key: str
     signature = schema().SignatureDefT()
     signature.signatureKey = key
     signature.subgraphIndex = 0
-    signature.inputs = mapped(inputs, _indices(graph.inputs))
-    signature.outputs = mapped(outputs, _indices(graph.outputs))
+    signature.inputs = mapped(inputs, index_list(graph.inputs))
+    signature.outputs = mapped(outputs, index_list(graph.outputs))
     model.signatureDefs = [signature]
-
-
-def take_qdq_ranges(model: Any) -> dict[str, tuple[float, float]]:
-    """Removes the QUANTIZE/DEQUANTIZE pairs that fake-quantization nodes left and returns the ranges they stood for.
-
-    Returns:
-        (lowest, highest) by name of the tensor that was quantized; the file is a plain float model afterwards.
-    """
-    graph = model.subgraphs[0]
-    ranges: dict[int, tuple[float, float]] = {}
-    while True:
-        quantizers = {
-            int(operator.outputs[0]): operator for operator in graph.operators if op_name(model, operator) == "QUANTIZE"
-        }
-        pair = next(
-            (
-                (operator, quantizers[int(operator.inputs[0])])
-                for operator in graph.operators
-                if op_name(model, operator) == "DEQUANTIZE" and int(operator.inputs[0]) in quantizers
-            ),
-            None,
-        )
-        if pair is None:
-            break
-        dequantize, quantize = pair
-        source, stored, restored = int(quantize.inputs[0]), int(quantize.outputs[0]), int(dequantize.outputs[0])
-        ranges.setdefault(source, _range_of(graph.tensors[stored]))
-        graph.operators.remove(dequantize)
-        _replace(graph, restored, source)
-        if not any(stored in _indices(operator.inputs) for operator in graph.operators):
-            graph.operators.remove(quantize)
-    _take_half_marks(model, ranges)
-    position = _drop_unused(model)
-    unique_names(model)
-    return {tensor_name(graph.tensors[position[old]]): pair for old, pair in ranges.items() if old in position}
-
-
-def _take_half_marks(model: Any, ranges: dict[int, tuple[float, float]]) -> None:
-    """Removes the QUANTIZE ops whose DEQUANTIZE the converter has moved behind a RESHAPE, or has lost there."""
-    graph, floating = model.subgraphs[0], schema().TensorType.FLOAT32
-    for quantize in [operator for operator in graph.operators if op_name(model, operator) == "QUANTIZE"]:
-        source, stored = int(quantize.inputs[0]), int(quantize.outputs[0])
-        if graph.tensors[source].type != floating:
-            continue
-        ranges.setdefault(source, _range_of(graph.tensors[stored]))
-        graph.operators.remove(quantize)
-        _replace(graph, stored, source)
-    changed = True
-    while changed:
-        changed = False
-        for operator in list(graph.operators):
-            if op_name(model, operator) == "DEQUANTIZE" and graph.tensors[int(operator.inputs[0])].type == floating:
-                graph.operators.remove(operator)
-                _replace(graph, int(operator.outputs[0]), int(operator.inputs[0]))
-                changed = True
-            elif op_name(model, operator) == "RESHAPE" and graph.tensors[int(operator.inputs[0])].type == floating:
-                moved = graph.tensors[int(operator.outputs[0])]
-                if moved.type != floating:
-                    moved.type, moved.quantization = floating, None
-                    changed = True
-
-
-def fold_dynamic_reshapes(model: Any) -> int:
-    """Replaces shapes computed from one dynamic axis by constants with -1 there; returns how many.
-
-    Keras flattens to (shape(x)[0], n), which becomes SHAPE, STRIDED_SLICE and PACK before the RESHAPE. A constant
-    [-1, n] says the same, and runtimes for microcontrollers and delegates know it.
-    """
-    graph = model.subgraphs[0]
-    producer = {int(index): operator for operator in graph.operators for index in operator.outputs}
-    folded = 0
-    for operator in graph.operators:
-        if op_name(model, operator) != "RESHAPE" or len(operator.inputs) < 2:
-            continue
-        packing = producer.get(int(operator.inputs[1]))
-        if packing is None or op_name(model, packing) != "PACK":
-            continue
-        sizes = [constant(model, graph.tensors[int(index)]) for index in packing.inputs]
-        computed = [int(index) for index, size in zip(packing.inputs, sizes, strict=True) if size is None]
-        if len(computed) != 1 or not _is_an_axis(model, producer, computed[0]):
-            continue
-        shape = np.array([-1 if size is None else int(size) for size in sizes], np.int32)
-        operator.inputs = np.array([int(operator.inputs[0]), add_constant(model, shape)], np.int32)
-        if operator.builtinOptions is not None:
-            operator.builtinOptions.newShape = shape
-        folded += 1
-    if folded:
-        drop_dead(model)
-    return folded
-
-
-def _is_an_axis(model: Any, producer: Mapping[int, Any], index: int) -> bool:
-    slicing = producer.get(index)
-    if slicing is None or op_name(model, slicing) != "STRIDED_SLICE":
-        return False
-    measuring = producer.get(int(slicing.inputs[0]))
-    return measuring is not None and op_name(model, measuring) == "SHAPE"
 
 
 def new_buffer(model: Any, values: np.ndarray) -> int:
@@ -438,35 +343,31 @@ def drop_dead(model: Any) -> None:
     before = -1
     while before != len(graph.operators):
         before = len(graph.operators)
-        read = set(_indices(graph.outputs)).union(*(_indices(operator.inputs) for operator in graph.operators))
+        read = set(index_list(graph.outputs)).union(*(index_list(operator.inputs) for operator in graph.operators))
         graph.operators = [
-            operator for operator in graph.operators if any(index in read for index in _indices(operator.outputs))
+            operator for operator in graph.operators if any(index in read for index in index_list(operator.outputs))
         ]
-    _drop_unused(model)
+    drop_unused(model)
 
 
-def _range_of(tensor: Any) -> tuple[float, float]:
-    scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
-    lowest, highest = (0, 255) if type_name(tensor) == "UINT8" else (-128, 127)
-    return (lowest - zero_point) * scale, (highest - zero_point) * scale
-
-
-def _replace(graph: Any, old: int, new: int) -> None:
+def replace_tensor(graph: Any, old: int, new: int) -> None:
+    """Lets everything that reads tensor ``old`` of a subgraph read ``new``, its outputs too."""
     for operator in graph.operators:
-        operator.inputs = np.array([new if index == old else index for index in _indices(operator.inputs)], np.int32)
-    graph.outputs = np.array([new if index == old else index for index in _indices(graph.outputs)], np.int32)
+        operator.inputs = np.array([new if index == old else index for index in index_list(operator.inputs)], np.int32)
+    graph.outputs = np.array([new if index == old else index for index in index_list(graph.outputs)], np.int32)
 
 
-def _drop_unused(model: Any) -> dict[int, int]:
+def drop_unused(model: Any) -> dict[int, int]:
+    """Removes the tensors of the main subgraph that no op and no signature is left for; returns new numbers by old."""
     graph = model.subgraphs[0]
-    used = set(_indices(graph.inputs)) | set(_indices(graph.outputs))
+    used = set(index_list(graph.inputs)) | set(index_list(graph.outputs))
     for operator in graph.operators:
-        used.update(_indices(operator.inputs), _indices(operator.outputs), _indices(operator.intermediates))
+        used.update(index_list(operator.inputs), index_list(operator.outputs), index_list(operator.intermediates))
     kept = [index for index in range(len(graph.tensors)) if index in used]
     position = {old: new for new, old in enumerate(kept)} | {-1: -1}
 
     def moved(array: Any) -> Any:
-        return None if array is None else np.array([position[index] for index in _indices(array)], np.int32)
+        return None if array is None else np.array([position[index] for index in index_list(array)], np.int32)
 
     graph.tensors = [graph.tensors[index] for index in kept]
     graph.inputs, graph.outputs = moved(graph.inputs), moved(graph.outputs)

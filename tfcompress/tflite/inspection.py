@@ -16,16 +16,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ModelError
 from ..system.text_tables import MISSING, columns, count_text, fields, number_text, share_text
 from . import constant_tensors, flatbuffer, operands
+from .model_files import ModelSource, read_model
 from .op_summaries import OpSummary, TensorSummary, summarize_ops, summarize_tensor
 from .trial import Trial, try_file
-
-if TYPE_CHECKING:
-    from .interpreter import ModelSource
 
 __all__ = ["Inspection", "Signature", "bytes_by_kind", "inspect"]
 
@@ -126,7 +124,7 @@ class Inspection:
         return inspection_text(self)
 
 
-def inspect(source: "ModelSource", *, run: bool = True, debug: bool = False) -> Inspection:
+def inspect(source: ModelSource, *, run: bool = True, debug: bool = False) -> Inspection:
     """Returns what a ``.tflite`` file holds.
 
     Args:
@@ -146,8 +144,6 @@ def inspect(source: "ModelSource", *, run: bool = True, debug: bool = False) -> 
         >>> found.ops, found.multiply_adds, found.bytes_by_kind["weights"]
         ({'FULLY_CONNECTED': 1}, 8, 32)
     """
-    from .interpreter import read_model
-
     name, content = read_model(source)
     model = flatbuffer.parse(content, place=name)
     try:
@@ -196,8 +192,8 @@ def _inspect(name: str, content: bytes, model: Any) -> Inspection:
         description=_text(model.description),
         min_runtime_version=_runtime_version(model),
         bytes_by_kind=bytes_by_kind(content, model),
-        inputs=tuple(summarize_tensor(graph.tensors[index]) for index in _indices(graph.inputs)),
-        outputs=tuple(summarize_tensor(graph.tensors[index]) for index in _indices(graph.outputs)),
+        inputs=tuple(summarize_tensor(graph.tensors[index]) for index in flatbuffer.index_list(graph.inputs)),
+        outputs=tuple(summarize_tensor(graph.tensors[index]) for index in flatbuffer.index_list(graph.outputs)),
         signatures=tuple(_signature(model, definition) for definition in model.signatureDefs or []),
         metadata={**metadata, **{f"file {path}": size for path, size in _packed_files(content).items()}},
         subgraphs=len(model.subgraphs),
@@ -205,7 +201,7 @@ def _inspect(name: str, content: bytes, model: Any) -> Inspection:
     )
 
 
-def _tried(source: "ModelSource", content: bytes, model: Any, debug: bool) -> Trial:
+def _tried(source: ModelSource, content: bytes, model: Any, debug: bool) -> Trial:
     if not isinstance(source, str | os.PathLike):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
@@ -249,10 +245,6 @@ def _packed_files(content: bytes) -> dict[str, int]:
     sizes = {entry.filename: entry.compress_size for entry in entries}
     overhead = len(content) - start - sum(sizes.values())
     return {**sizes, "(archive headers)": overhead} if sizes and overhead >= 0 else {}
-
-
-def _indices(array: Any) -> list[int]:
-    return [] if array is None else [int(index) for index in array]
 
 
 def _text(value: Any) -> str:

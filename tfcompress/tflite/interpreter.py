@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, Union
+from typing import Any
 
 import numpy as np
 
@@ -21,16 +21,14 @@ except ImportError:  # boards with Python 3.9 have the older package of the same
 
 from ..errors import DataError, DeviceError, ModelError
 from ..system.quiet import native_stderr_silenced
+from .model_files import SMALLEST_HEADER, ModelSource, read_file, read_model
 from .tensors import TensorInfo, check_shape, from_raw, tensor_info, to_raw
 
-__all__ = ["FileInMemory", "Model", "ModelSource", "TensorInfo", "check_model_bytes", "open_model", "read_model"]
+__all__ = ["Model", "TensorInfo", "check_threads", "one_line", "open_model"]
 
-FILE_IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite file: schema.fbs, file_identifier
-SMALLEST_HEADER = 8
 LONGEST_REASON = 200
 DEFAULT_BATCH = 32
 MOST_THREADS = 256  # LiteRT crashes when the system gives it no more
-UNNAMED = "the model bytes"
 STATEFUL_OPERATIONS = frozenset(
     {
         "BIDIRECTIONAL_SEQUENCE_LSTM",
@@ -46,22 +44,6 @@ STATEFUL_OPERATIONS = frozenset(
 """Operations with variable tensors, which keep their values from one inference to the next."""
 
 Arrays = Mapping[str, np.ndarray]
-
-
-class FileInMemory(Protocol):
-    """A finished file that has not been saved yet, such as a ``Conversion``."""
-
-    @property
-    def name(self) -> str:
-        """What messages, tables and records call it."""
-
-    @property
-    def tflite(self) -> bytes:
-        """The bytes of the file."""
-
-
-ModelSource = Union[str, os.PathLike, bytes, FileInMemory]  # boards have Python 3.9
-"""A path of a ``.tflite`` file, its bytes, or a value that holds them."""
 
 
 def open_model(
@@ -98,81 +80,6 @@ def open_model(
         tfcompress.errors.ModelError: A TFLite model has 'TFL3' at byte 4. Received: the model bytes without it. ...
     """
     return Model(source, threads=threads, reset_state=reset_state, keep_all=keep_all, xnnpack=xnnpack, debug=debug)
-
-
-def read_model(source: ModelSource) -> tuple[str, bytes]:
-    """Returns the name and the bytes of a model file whose header is that of TFLite.
-
-    Args:
-        source: path of a ``.tflite`` file, its bytes, or a ``Conversion``.
-
-    Raises:
-        ModelError: the file is missing, a folder, unreadable, empty or not TFLite.
-        TypeError: it is none of these.
-
-    Examples:
-        >>> read_model("missing.tflite")
-        Traceback (most recent call last):
-        ...
-        tfcompress.errors.ModelError: The model file must exist. Received: missing.tflite. Check the path.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        return str(Path(source)), read_file(Path(source), None)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        name, content = UNNAMED, bytes(source)
-    elif is_in_memory(source):
-        name, content = source.name, source.tflite
-    else:
-        raise TypeError(
-            "A model is the path of a .tflite file, its bytes, or a Conversion. "
-            f"Received: {type(source).__name__}. Convert it first."
-        )
-    check_model_bytes(content, name)
-    return name, content
-
-
-def is_in_memory(source: Any) -> bool:
-    """Whether a source is a value that holds the bytes of a file, such as a ``Conversion``.
-
-    Examples:
-        >>> is_in_memory("model.tflite")
-        False
-    """
-    return hasattr(source, "tflite") and hasattr(source, "name")
-
-
-def read_file(path: Path, size: int | None) -> bytes:
-    """Returns the first ``size`` bytes of a model file, or all of them for None, once its header has been checked."""
-    if path.is_dir():
-        raise ModelError(f"The model must be a .tflite file. Received a folder: {path}. Name the file in it.")
-    try:
-        with path.open("rb") as file:
-            content = file.read(size)
-    except FileNotFoundError as error:
-        raise ModelError(f"The model file must exist. Received: {path}. Check the path.") from error
-    except OSError as error:
-        raise ModelError(f"The model file must be readable. Received: {path} ({error.strerror}).") from error
-    check_model_bytes(content, str(path))
-    return content
-
-
-def check_model_bytes(content: bytes, name: str = UNNAMED) -> None:
-    """Refuses with a ``ModelError`` what cannot be a TFLite file by its first bytes.
-
-    Args:
-        content: the whole file.
-        name: what to call it in the message. Default: "the model bytes".
-
-    Examples:
-        >>> check_model_bytes(b"")
-        Traceback (most recent call last):
-        ...
-        tfcompress.errors.ModelError: A TFLite model is not empty. Received: the model bytes, 0 bytes. Convert it again.
-    """
-    if not content:
-        raise ModelError(f"A TFLite model is not empty. Received: {name}, 0 bytes. Convert it again.")
-    if content[4:SMALLEST_HEADER] != FILE_IDENTIFIER:
-        raise ModelError(f"A TFLite model has 'TFL3' at byte 4. Received: {name} without it. Give a .tflite file.")
 
 
 class Model:

@@ -1,7 +1,8 @@
-"""What happens to constants of a float flatbuffer that are stored in another way: each becomes plain float32.
+"""What do the QUANTIZE/DEQUANTIZE pairs of a float file stand for, and how do they come off and go back on?
 
-Half-precision weights come with a DEQUANTIZE; weights of quantization-aware training with a QUANTIZE/DEQUANTIZE pair,
-and get the values that this pair would let through. Edits flatbuffers; runs nothing.
+A converter leaves such a pair (QDQ) where a trace held fake quantization. Behind a constant it becomes the values that it
+would let through; behind a computed tensor, a range. Half-precision weights come with a DEQUANTIZE alone and become plain
+float32. Edits flatbuffers; runs nothing.
 """
 
 import copy
@@ -12,7 +13,7 @@ import numpy as np
 
 from . import affine, flatbuffer
 
-__all__ = ["bake_weights", "fold_half_precision", "restore_pairs"]
+__all__ = ["bake_weights", "fold_half_precision", "restore_pairs", "take_ranges"]
 
 
 def fold_half_precision(model: Any) -> int:
@@ -76,8 +77,78 @@ def bake_weights(model: Any) -> int:
     return baked
 
 
+def take_ranges(model: Any) -> dict[str, tuple[float, float]]:
+    """Removes the QUANTIZE/DEQUANTIZE pairs that fake-quantization nodes left and returns the ranges they stood for.
+
+    Returns:
+        (lowest, highest) by name of the tensor that was quantized; the file is a plain float model afterwards.
+    """
+    graph = model.subgraphs[0]
+    ranges: dict[int, tuple[float, float]] = {}
+    while True:
+        quantizers = {
+            int(operator.outputs[0]): operator
+            for operator in graph.operators
+            if flatbuffer.op_name(model, operator) == "QUANTIZE"
+        }
+        pair = next(
+            (
+                (operator, quantizers[int(operator.inputs[0])])
+                for operator in graph.operators
+                if flatbuffer.op_name(model, operator) == "DEQUANTIZE" and int(operator.inputs[0]) in quantizers
+            ),
+            None,
+        )
+        if pair is None:
+            break
+        dequantize, quantize = pair
+        source, stored, restored = int(quantize.inputs[0]), int(quantize.outputs[0]), int(dequantize.outputs[0])
+        ranges.setdefault(source, _range_of(graph.tensors[stored]))
+        graph.operators.remove(dequantize)
+        flatbuffer.replace_tensor(graph, restored, source)
+        if not any(stored in flatbuffer.index_list(operator.inputs) for operator in graph.operators):
+            graph.operators.remove(quantize)
+    _take_half_pairs(model, ranges)
+    position = flatbuffer.drop_unused(model)
+    flatbuffer.unique_names(model)
+    return {
+        flatbuffer.tensor_name(graph.tensors[position[old]]): pair for old, pair in ranges.items() if old in position
+    }
+
+
+def _take_half_pairs(model: Any, ranges: dict[int, tuple[float, float]]) -> None:
+    """Removes the QUANTIZE ops whose DEQUANTIZE the converter has moved behind a RESHAPE, or has lost there."""
+    graph, floating = model.subgraphs[0], flatbuffer.schema().TensorType.FLOAT32
+    for quantize in [operator for operator in graph.operators if flatbuffer.op_name(model, operator) == "QUANTIZE"]:
+        source, stored = int(quantize.inputs[0]), int(quantize.outputs[0])
+        if graph.tensors[source].type != floating:
+            continue
+        ranges.setdefault(source, _range_of(graph.tensors[stored]))
+        graph.operators.remove(quantize)
+        flatbuffer.replace_tensor(graph, stored, source)
+    changed = True
+    while changed:
+        changed = False
+        for operator in list(graph.operators):
+            if (
+                flatbuffer.op_name(model, operator) == "DEQUANTIZE"
+                and graph.tensors[int(operator.inputs[0])].type == floating
+            ):
+                graph.operators.remove(operator)
+                flatbuffer.replace_tensor(graph, int(operator.outputs[0]), int(operator.inputs[0]))
+                changed = True
+            elif (
+                flatbuffer.op_name(model, operator) == "RESHAPE"
+                and graph.tensors[int(operator.inputs[0])].type == floating
+            ):
+                moved = graph.tensors[int(operator.outputs[0])]
+                if moved.type != floating:
+                    moved.type, moved.quantization = floating, None
+                    changed = True
+
+
 def restore_pairs(content: bytes, ranges: Mapping[str, tuple[float, float]] | None = None) -> bytes:
-    """Returns the file with the QUANTIZE/DEQUANTIZE pairs that ``bake_weights`` and ``flatbuffer.take_qdq_ranges`` took out.
+    """Returns the file with the QUANTIZE/DEQUANTIZE pairs that ``bake_weights`` and ``take_ranges`` took out.
 
     TensorFlow's quantizer keeps to the scale of such a pair. Without it, weights are rounded once more, to the scale of
     each channel's largest value, and a tensor behind a pooling takes the scale of the one before. The interpreter does
@@ -164,6 +235,12 @@ def _on_grid(values: np.ndarray, stored: Any) -> np.ndarray:
         scale, zero = scale.reshape(along), zero.reshape(along)
     steps = np.clip(np.round(values / scale), (lowest - zero) + symmetric, highest - zero)
     return (steps * scale).astype(np.float32)
+
+
+def _range_of(tensor: Any) -> tuple[float, float]:
+    scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+    lowest, highest = (0, 255) if flatbuffer.type_name(tensor) == "UINT8" else (-128, 127)
+    return (lowest - zero_point) * scale, (highest - zero_point) * scale
 
 
 def _store(model: Any, tensor: Any, values: np.ndarray) -> None:

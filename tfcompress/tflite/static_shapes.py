@@ -1,11 +1,11 @@
-"""What shape has each tensor of a flatbuffer once its inputs' shapes are fixed? The interpreter is asked.
+"""What shape has each tensor of a flatbuffer once its inputs' shapes are fixed, and which shapes need no computing?
 
-The shapes that it infers are written into the file, and what only computed shapes becomes constants. Runs the file once
-on zeros; changes no weight.
+``fix_shapes`` says what the inputs get. The shapes behind them are asked of the interpreter and written into the file, and
+what only computed shapes becomes constants. Runs the file once on zeros; changes no weight.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,63 @@ import numpy as np
 from ..errors import ConversionError
 from ..system import native_stderr_silenced
 from . import flatbuffer
-from .shapes import Shape
 
-__all__ = ["fix_batch", "fix_inputs", "fold_computed_reshapes"]
+__all__ = ["Shape", "fix_batch", "fix_inputs", "fix_shapes", "fold_computed_reshapes"]
+
+Shape = tuple[int | None, ...]
+"""Sizes of the axes, the batch axis first; None is a dynamic axis."""
+
+Chain = tuple[set[int], dict[int, np.ndarray]]
+"""The tensors that lead from shapes to one tensor, and those shapes by tensor, negative where a size is unknown."""
+
+
+def fix_shapes(
+    known: Mapping[str, Shape], wanted: Mapping[str, Sequence[int | None]] | None, *, place: str
+) -> dict[str, Shape]:
+    """Returns the shapes ``known`` with the dynamic axes that ``wanted`` fixes.
+
+    Args:
+        known: shape by input name, None for a dynamic axis.
+        wanted: whole shapes by input name, the batch axis first; None leaves an axis as it is. Default: nothing.
+        place: how messages name the model.
+
+    Raises:
+        ValueError: an unknown name, another number of axes, a size below 1, or another size than the model's own.
+
+    Examples:
+        >>> fix_shapes({"image": (None, None, None, 3)}, {"image": (1, 96, None, 3)}, place="m.keras")
+        {'image': (1, 96, None, 3)}
+        >>> fix_shapes({"image": (None, 8)}, {"picture": (1, 8)}, place="m.keras")
+        Traceback (most recent call last):
+        ...
+        ValueError: input_shapes must name inputs of m.keras: 'image'. Received: 'picture'. Use one of these names.
+    """
+    fixed = dict(known)
+    for name, shape in (wanted or {}).items():
+        if name not in known:
+            raise ValueError(
+                f"input_shapes must name inputs of {place}: {', '.join(map(repr, known))}. Received: {name!r}. "
+                "Use one of these names."
+            )
+        fixed[name] = _fixed(name, known[name], shape, place)
+    return fixed
+
+
+def _fixed(name: str, known: Shape, shape: Sequence[int | None], place: str) -> Shape:
+    sizes = tuple(None if size is None else int(size) for size in shape)
+    if len(sizes) != len(known):
+        raise ValueError(
+            f"The shape of input {name!r} of {place} must have {len(known)} axes like {known}. Received: {sizes}. "
+            "Give the whole shape, the batch axis first."
+        )
+    if any(size is not None and size < 1 for size in sizes):
+        raise ValueError(f"Sizes must be at least 1. Received: {sizes} for {name!r}. Write None for a dynamic axis.")
+    if any(own is not None and size not in (None, own) for own, size in zip(known, sizes, strict=True)):
+        raise ValueError(
+            f"A shape must keep the sizes that {place} has fixed: {name!r} is {known}. Received: {sizes}. "
+            "Fix dynamic axes (None) only, or build the model with another size."
+        )
+    return tuple(own if size is None else size for own, size in zip(known, sizes, strict=True))
 
 
 def fix_batch(content: bytes, batch: int = 1, *, place: str = "the model", debug: bool = False) -> bytes:
@@ -79,11 +133,12 @@ def fix_inputs(model: Any, fixed: Mapping[int, Shape], *, place: str, debug: boo
 
 
 def fold_computed_reshapes(model: Any) -> int:
-    """Replaces computed shapes of RESHAPEs, in which only one size changes with the batch, by constants with -1 there.
+    """Replaces computed shapes of RESHAPEs, in which only one size changes with the inputs, by constants with -1 there.
 
-    Keras reshapes around a Dense on a series or an einsum with a shape that a chain of integer ops computes. A constant
-    says the same, and delegates, microcontrollers and quantizers know it. Only those ops are run, a few times, each time
-    with another length of the first axis of every tensor that they measure.
+    Keras flattens to (shape(x)[0], n), which becomes SHAPE, STRIDED_SLICE and PACK before the RESHAPE, and reshapes around
+    a Dense on a series or an einsum with a shape that a longer chain of integer ops computes. A constant says the same, and
+    delegates, microcontrollers and quantizers know it. Only those ops are run, a few times, each time with other lengths of
+    the first axis and of the unknown axes of every tensor that they measure.
 
     Args:
         model: the schema's object of a float file, changed in place.
@@ -91,7 +146,13 @@ def fold_computed_reshapes(model: Any) -> int:
     Returns:
         how many.
     """
+    # A Flatten's first: a RESHAPE that was only measured for it is gone before the others get their constants.
+    return _fold_reshapes(model, only_packed=True) + _fold_reshapes(model, only_packed=False)
+
+
+def _fold_reshapes(model: Any, *, only_packed: bool) -> int:
     graph = model.subgraphs[0]
+    made = {int(index): operator for operator in graph.operators for index in operator.outputs}
     computed = [
         operator
         for operator in graph.operators
@@ -99,7 +160,15 @@ def fold_computed_reshapes(model: Any) -> int:
         and len(operator.inputs) > 1
         and flatbuffer.constant(model, graph.tensors[int(operator.inputs[1])]) is None
     ]
-    found = _from_shapes(model, {int(operator.inputs[1]) for operator in computed})
+    wanted = {int(operator.inputs[1]) for operator in computed}
+    chains = {index: chain for index in sorted(wanted) if (chain := _chain(model, made, index)) is not None}
+    if only_packed:
+        chains = {
+            index: chain
+            for index, chain in chains.items()
+            if len(chain[0]) <= 2 and flatbuffer.op_name(model, made[index]) == "PACK"
+        }
+    found = _values(model, chains)
     folded = 0
     for operator in computed:
         values = found.get(int(operator.inputs[1]))
@@ -118,38 +187,35 @@ def fold_computed_reshapes(model: Any) -> int:
     return folded
 
 
-def _from_shapes(model: Any, wanted: set[int], times: int = 4) -> dict[int, np.ndarray]:
-    """Returns ``times`` values of each ``wanted`` tensor that follows from shapes, the first axes of random lengths."""
+def _values(model: Any, chains: Mapping[int, Chain]) -> dict[int, np.ndarray]:
+    """Returns several values of the last tensor of each chain; none where lengths have to agree, as in a broadcast."""
+    try:
+        return _run_chains(model, chains) if chains else {}
+    except RuntimeError:
+        found: dict[int, np.ndarray] = {}
+        for index, chain in chains.items() if len(chains) > 1 else ():
+            found |= _values(model, {index: chain})
+        return found
+
+
+def _run_chains(model: Any, chains: Mapping[int, Chain], times: int = 4) -> dict[int, np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter
 
-    graph = model.subgraphs[0]
-    made = {int(index): operator for operator in graph.operators for index in operator.outputs}
-    measured: dict[int, np.ndarray] = {}
-    needed: set[int] = set()
-    reachable = []
-    for index in sorted(wanted):
-        chain = _chain(model, made, index)
-        if chain is not None:
-            reachable.append(index)
-            needed |= chain[0]
-            measured |= chain[1]
-    if not reachable:
-        return {}
-    interpreter = Interpreter(model_content=_integer_part(model, needed, measured, reachable))
+    needed = set[int]().union(*(chain for chain, _ in chains.values()))
+    measured = {index: sizes for _, shapes in chains.values() for index, sizes in shapes.items()}
+    interpreter = Interpreter(model_content=_integer_part(model, needed, measured, list(chains)))
     random = np.random.default_rng(0)
-    values: dict[int, list[np.ndarray]] = {index: [] for index in reachable}
-    try:
-        with native_stderr_silenced():
-            interpreter.allocate_tensors()
-            for _ in range(times):
-                for index, sizes in measured.items():
-                    lengths = random.integers(10, 10_000, size=sizes.shape)
-                    interpreter.set_tensor(index, np.where(sizes < 0, lengths, sizes).astype(sizes.dtype))
-                interpreter.invoke()
-                for index in reachable:
-                    values[index].append(np.array(interpreter.get_tensor(index)))
-    except RuntimeError:
-        return {}  # shapes that only agree with each other, as in a broadcast
+    values: dict[int, list[np.ndarray]] = {index: [] for index in chains}
+    with native_stderr_silenced():
+        interpreter.allocate_tensors()
+        for _ in range(times):
+            for index, sizes in measured.items():
+                lengths = random.integers(10, 10_000, size=sizes.shape)
+                changes = (sizes < 0) | (np.arange(len(sizes)) == 0)
+                interpreter.set_tensor(index, np.where(changes, lengths, sizes).astype(sizes.dtype))
+            interpreter.invoke()
+            for index in chains:
+                values[index].append(np.array(interpreter.get_tensor(index)))
     return {index: np.stack(each) for index, each in values.items()}
 
 
@@ -174,8 +240,7 @@ def _integer_part(
     return flatbuffer.pack(small)
 
 
-def _chain(model: Any, made: Mapping[int, Any], wanted: int) -> tuple[set[int], dict[int, np.ndarray]] | None:
-    """Returns the tensors that lead from shapes to ``wanted``, and those shapes; None if anything else leads there."""
+def _chain(model: Any, made: Mapping[int, Any], wanted: int) -> Chain | None:
     graph = model.subgraphs[0]
     chain: set[int] = set()
     measured: dict[int, np.ndarray] = {}
@@ -191,7 +256,7 @@ def _chain(model: Any, made: Mapping[int, Any], wanted: int) -> tuple[set[int], 
         if flatbuffer.op_name(model, operator) == "SHAPE":
             source = graph.tensors[int(operator.inputs[0])]
             sizes = source.shape if source.shapeSignature is None else source.shapeSignature
-            if sizes is None or not len(sizes) or any(size < 0 for size in sizes[1:]):
+            if sizes is None or not len(sizes):
                 return None
             measured[index] = np.array(sizes, flatbuffer.dtype_of(tensor))
             continue

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...data import InputSpec
 from ...errors import ConversionError, ModelError
-from ...tflite import flatbuffer
+from ...tflite import flatbuffer, static_shapes
 from .. import substitutions
 from ..lowered import Lowered
 from . import channels_last, example_inputs, modules
@@ -126,7 +126,7 @@ def _repaired(exported: bytes, outputs: list[str]) -> tuple[bytes, list[int]]:
     inputs, order = _order(model)
     # With this mark of litert-torch TFLiteConverter's quantizer takes no weight for a constant and leaves all in float.
     model.metadata = [entry for entry in model.metadata or [] if _text(entry.name) != "keep_stablehlo_constant"]
-    flatbuffer.fold_dynamic_reshapes(model)
+    static_shapes.fold_computed_reshapes(model)
     substitutions.substitute(model)
     channels_last.tidy(model)
     flatbuffer.set_signature(model, inputs, [outputs[i] for i in order])

@@ -48,6 +48,7 @@ MODULES = (
     "system/quiet.py",
     "tflite/affine.py",
     "tflite/tensors.py",
+    "tflite/model_files.py",
     "tflite/interpreter.py",
     "measurement/latency.py",
     "measurement/profiles.py",
