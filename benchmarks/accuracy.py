@@ -125,7 +125,7 @@ def resnet8(shared: Path, seed: int) -> dict[str, float]:
     result = {"float": float_score(plain)}
     result["int8 post-training"] = score(plain, representative_data=samples)
     for observer in ("percentile", "mean_squared_error"):
-        result[f"int8 post-training, {observer}"] = score(plain, representative_data=samples, observer=observer)
+        result[f"int8 post-training, {observer}"] = score(plain, representative_data=samples, calibration=observer)
     tuned, aware = load(), load()
     fit(tuned, [], **TUNING)
     result["fine-tuned float"] = float_score(tuned)

@@ -91,7 +91,7 @@ def compare(name: str, from_torch: Any, from_keras: Any, size: int, runs: int) -
     shapes = {"image": (None, 3, size, size)}
     options: dict[str, Any] = {"target": "cpu-int8", "representative_data": pictures}
     files = {
-        "pytorch": tfc.convert(from_torch.eval(), input_shapes=shapes, nhwc=True, **options),
+        "pytorch": tfc.convert(from_torch.eval(), source=tfc.SourceOptions(input_shapes=shapes, nhwc=True), **options),
         "keras": tfc.convert(from_keras, **options),
     }
     with tempfile.TemporaryDirectory() as folder:

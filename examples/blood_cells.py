@@ -15,6 +15,7 @@ import outcome
 from absl import flags
 from PIL import Image, ImageDraw
 
+import tfcompress as tfc
 from tfcompress.detection import Detections, anchor_grid, map_shapes
 from tfcompress.detection.anchors import targets
 
@@ -175,7 +176,11 @@ def run(values: flags.FlagValues) -> None:
         augment=augment,
         metric=["coco_map50", "coco_map"],
         watch=(),
-        settings={"labels": CLASSES, "detections": DETECTIONS, "allow_float": [OP], "name": "blood_cells"},
+        settings={
+            "metadata": tfc.Metadata("blood_cells", labels=CLASSES),
+            "detections": DETECTIONS,
+            "allow_float": OP,
+        },
         answer=lambda file, place: answers(file, place, test, names),
         claims=CLAIMS,
     )

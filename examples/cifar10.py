@@ -13,6 +13,8 @@ import numpy as np
 import outcome
 from absl import flags
 
+import tfcompress as tfc
+
 ORIGIN = (
     "2000 + 500 pictures of CIFAR-10 (Krizhevsky 2009, www.cs.toronto.edu/~kriz/cifar.html) as uint8 arrays x_train, "
     "y_train, x_test, y_test of a .npz file"
@@ -105,7 +107,7 @@ def make_task(folder: Path) -> flow.Task:
         y=y,
         test=(x_test, y_test),
         augment=augment,
-        settings={"labels": CLASSES, "name": "cifar10"},
+        settings={"metadata": tfc.Metadata("cifar10", labels=CLASSES)},
         answer=lambda file, folder: answers(file, folder, x_test, y_test),
         claims=CLAIMS,
     )

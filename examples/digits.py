@@ -13,6 +13,7 @@ import numpy as np
 import outcome
 from absl import flags
 
+import tfcompress as tfc
 from tfcompress.data import Digits, load_digits
 
 SHOWN = 20
@@ -67,7 +68,7 @@ def make_task() -> flow.Task:
         x=data.x_train,
         y=data.y_train,
         test=(data.x_test, data.y_test),
-        settings={"labels": CLASSES, "name": "digits"},
+        settings={"metadata": tfc.Metadata("digits", labels=CLASSES)},
         answer=lambda file, folder: answers(file, folder, data),
         claims=CLAIMS,
     )

@@ -84,7 +84,7 @@ class Task:
         watch: metrics of Keras while training, the first is told. Default: "accuracy".
         representative: what activations are calibrated on. Default: the first 200 of ``x``.
         export: returns the model that is converted from the trained one. Default: the same.
-        settings: for ``tfcompress.convert``: labels, allow_float and others. Default: none.
+        settings: for ``tfcompress.convert``: metadata, allow_float and others. Default: none.
         answer: called with the int8 file and the folder, returns lines that show what it answers. Default: None.
         target: as ``tfcompress.convert`` takes it. Default: "cpu-int8".
         claims: what the means over all seeds must show, told at the end with yes or NO. Called with what ``summary`` returns.

@@ -13,6 +13,8 @@ import numpy as np
 import outcome
 from absl import flags
 
+import tfcompress as tfc
+
 CLASSES = ("Standing", "Running", "Walking", "Badminton")
 ORIGIN = (
     "the data set BasicMotions of the UEA archive (www.timeseriesclassification.com), as sktime brings it along "
@@ -100,7 +102,7 @@ def make_task(folder: Path) -> flow.Task:
         augment=augment,
         target="micro",
         claims=CLAIMS,
-        settings={"labels": CLASSES, "name": "motions"},
+        settings={"metadata": tfc.Metadata("motions", labels=CLASSES)},
         answer=lambda file, folder: answers(file, *test),
     )
 

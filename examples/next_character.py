@@ -11,6 +11,7 @@ import outcome
 import sms_spam
 from absl import flags
 
+import tfcompress as tfc
 from tfcompress.data import Tokenizer
 
 LENGTH = 64
@@ -85,7 +86,7 @@ def run(values: flags.FlagValues) -> None:
         loss=loss,
         metric=next_right,
         watch=(),
-        settings={"name": "next_character"},
+        settings={"metadata": tfc.Metadata("next_character")},
         answer=lambda file, folder: [
             "Decoded greedily on the int8 file:",
             *(f"  {beginning}|{greedy(file, tokenizer, beginning)[len(beginning) :]}" for beginning in BEGINNINGS),

@@ -14,6 +14,7 @@ import numpy as np
 import outcome
 from absl import flags
 
+import tfcompress as tfc
 from tfcompress.data import Tokenizer
 
 ORIGIN = "the UCI SMS Spam Collection (doi.org/10.24432/C5CC84, CC BY 4.0), tab separated with a row of headings"
@@ -115,7 +116,7 @@ def make_task(messages: Messages, tokenizer: Tokenizer) -> flow.Task:
         test=(tokenizer(messages.test_texts), messages.y_test),
         augment=augment,
         metric=["top1", spam_f1],
-        settings={"labels": CLASSES, "name": "sms_spam"},
+        settings={"metadata": tfc.Metadata("sms_spam", labels=CLASSES)},
         answer=lambda file, folder: answers(file, folder, tokenizer, messages),
         claims=CLAIMS,
     )

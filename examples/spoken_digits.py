@@ -16,6 +16,7 @@ import numpy as np
 import outcome
 from absl import flags
 
+import tfcompress as tfc
 from tfcompress.data import LogMel
 from tfcompress.errors import DataError
 
@@ -141,7 +142,7 @@ def make_task(folder: Path) -> flow.Task:
         y=sounds.y,
         test=(sounds.x_test, sounds.y_test),
         augment=augment,
-        settings={"labels": CLASSES, "name": "spoken_digits"},
+        settings={"metadata": tfc.Metadata("spoken_digits", labels=CLASSES)},
         answer=lambda file, folder: answers(file, folder, sounds),
         claims=CLAIMS,
     )

@@ -75,7 +75,8 @@ def test_the_program_for_a_microcontroller_is_that_of_the_pages_own_file():
     (program,) = (block.code for block in pages.blocks(page) if block.language == "cpp")
     samples = load_digits().x_train[:100]
     model = ROOT / "models" / "digits" / "digits.keras"
-    result = tfcompress.convert(model, target="micro", ranges="calibrated", representative_data=samples)
+    recalibrated = tfcompress.CalibrationOptions(ranges="calibrated")
+    result = tfcompress.convert(model, target="micro", representative_data=samples, calibration=recalibrated)
     registered = [line.strip() for line in program.splitlines() if "esolver" in line and line.endswith(";")]
     assert registered[:-1] == resolver_code(result.ops).splitlines()
     (measured,) = re.findall(r'estimates\["arena bytes"\]\)  # (\d+)', page)

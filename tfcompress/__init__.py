@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import metrics as metrics
     from . import zoo as zoo
+    from .calibration import CalibrationOptions as CalibrationOptions
     from .calibration import observers as observers
     from .conversion import Conversion as Conversion
     from .conversion import convert as convert
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import TfcompressError as TfcompressError
     from .layers import after_schedule as after_schedule
     from .layers import quantization_points as quantization_points
+    from .lowering import SourceOptions as SourceOptions
     from .measurement import ConnectionOptions as ConnectionOptions
     from .measurement import EvaluationOptions as EvaluationOptions
     from .measurement import LatencyOptions as LatencyOptions
@@ -38,17 +40,20 @@ if TYPE_CHECKING:
     from .quantization import Target as Target
     from .quantization import targets as targets
     from .reporting import report as report
+    from .tflite import Metadata as Metadata
 
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "calibration": ["CalibrationOptions"],
         "conversion": ["Conversion", "convert"],
         "data": ["TFRecords"],
         "distillation": ["distill"],
         "errors": ["TfcompressError"],
         "layers": ["after_schedule"],
+        "lowering": ["SourceOptions"],
         "measurement": [
             "ConnectionOptions",
             "EvaluationOptions",
@@ -61,6 +66,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "qat": ["QuantizationAwareTraining"],
         "quantization": ["TARGETS", "Target"],
         "reporting": ["report"],
+        "tflite": ["Metadata"],
     },
     modules=[
         "calibration.observers",

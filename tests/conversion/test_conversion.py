@@ -129,7 +129,7 @@ def test_defaults_follow_what_is_there(model):
 
 def test_moving_average_gives_narrower_ranges(model):
     wide = tfc.convert(model, representative_data=X).calibration.ranges
-    narrow = tfc.convert(model, representative_data=X, observer="moving_average").calibration.ranges
+    narrow = tfc.convert(model, representative_data=X, calibration="moving_average").calibration.ranges
     assert wide.keys() == narrow.keys()
     assert all(wide[name][0] <= narrow[name][0] and narrow[name][1] <= wide[name][1] for name in wide)
 
@@ -209,7 +209,7 @@ def test_strict_names_the_float_tensors():
     data = np.random.default_rng(0).normal(size=(40, 64)).astype("f")
     with pytest.raises(StrictError, match="must not hold float tensors. Received"):
         tfc.convert(model, representative_data=data)
-    result = tfc.convert(model, representative_data=data, strict=False)
+    result = tfc.convert(model, representative_data=data, allow_float=True)
     assert result.float_tensors
     assert any(name.startswith("RFFT") for name in result.ops)
 
@@ -254,7 +254,7 @@ def test_a_lambda_is_refused_and_the_flag_named(tmp_path, suffix):
     model.save(path)
     with pytest.raises(ModelError, match="Lambda.*--allow_unsafe"):
         tfc.convert(path)
-    assert tfc.convert(path, allow_unsafe=True).ops
+    assert tfc.convert(path, source=tfc.SourceOptions(allow_unsafe=True)).ops
 
 
 def test_a_saved_model_with_a_lambda_is_refused(tmp_path):
@@ -327,9 +327,8 @@ def test_repairs_need_an_integer_target_data_and_a_known_name(model):
 
 
 def test_layers_say_where_ranges_come_from_and_what_is_lost(model):
-    result = tfc.convert(
-        model, target="cpu-int8", representative_data=X, observer="entropy", overrides=[("*logits*", "min_max")]
-    )
+    options = tfc.CalibrationOptions("entropy", overrides=[("*logits*", "min_max")])
+    result = tfc.convert(model, target="cpu-int8", representative_data=X, calibration=options)
     layers = result.layers()
     observers = [row.observer for row in layers]
     assert observers[-1] == "min_max" and set(observers) == {"entropy", "min_max", ""}

@@ -10,7 +10,7 @@ from parity import samples, worst_error
 import tfcompress as tfc
 from models import tiny_cnn
 from tfcompress.errors import ModelError
-from tfcompress.lowering import lower
+from tfcompress.lowering import SourceOptions, lower
 from tfcompress.lowering.sources import open_source
 from tfcompress.system.quiet import converter_silenced
 
@@ -53,10 +53,10 @@ def encoded(table):
 
 def test_every_signature_is_lowered_by_its_names(codec):
     path, table = codec
-    encode = lower(open_source(path, signature="encode", input_shapes={"tokens": (None, 6)}))
+    encode = lower(open_source(path, options=SourceOptions(signature="encode", input_shapes={"tokens": (None, 6)})))
     assert {spec.name: spec.shape for spec in encode.inputs} == {"tokens": (None, 6), "gain": (None, 1)}
     assert worst_error(encode, encoded(table), samples(encode)) < TOLERANCE
-    decode = lower(open_source(path, signature="decode"))
+    decode = lower(open_source(path, options=SourceOptions(signature="decode")))
     assert worst_error(decode, lambda arrays: {"scores": arrays["code"] @ table.T}, samples(decode)) < TOLERANCE
 
 
@@ -65,13 +65,13 @@ def test_several_signatures_need_a_choice(codec):
     with pytest.raises(ModelError, match="several signatures .*'decode', 'encode'. Pass --signature="):
         lower(open_source(path))
     with pytest.raises(ValueError, match="'decode', 'encode'. Received: 'encoder'"):
-        lower(open_source(path, signature="encoder"))
+        lower(open_source(path, options=SourceOptions(signature="encoder")))
 
 
 def test_functions_without_a_signature_are_found(tmp_path):
     module = Codec()
     tf.saved_model.save(module, str(tmp_path))
-    lowered = lower(open_source(tmp_path, signature="encode"))
+    lowered = lower(open_source(tmp_path, options=SourceOptions(signature="encode")))
     assert worst_error(lowered, encoded(module.table.numpy()), samples(lowered)) < TOLERANCE
 
 

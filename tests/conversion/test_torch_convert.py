@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfcompress import convert
+from tfcompress import SourceOptions, convert
 from tfcompress.errors import ModelError
 from tfcompress.lowering import sources
 from tfcompress.tflite.interpreter import open_model
@@ -80,8 +80,7 @@ def test_a_module_becomes_full_int8(module, pictures):
         module,
         target="cpu-int8-float-io",
         representative_data=pictures,
-        input_shapes={"image": (None, 3, 32, 32)},
-        nhwc=True,
+        source=SourceOptions(input_shapes={"image": (None, 3, 32, 32)}, nhwc=True),
     )
     assert set(result.float_tensors) == {"image", "output_0"}
     assert "TRANSPOSE" not in result.ops
@@ -94,8 +93,7 @@ def test_a_module_becomes_full_int8(module, pictures):
             module,
             target="cpu-int8-float-io",
             representative_data=pictures,
-            input_shapes={"image": (None, 3, 32, 32)},
-            nhwc=True,
+            source=SourceOptions(input_shapes={"image": (None, 3, 32, 32)}, nhwc=True),
         ).tflite
         == result.tflite
     )
@@ -103,15 +101,17 @@ def test_a_module_becomes_full_int8(module, pictures):
 
 @pytest.mark.parametrize("target", ["float32", "float16", "dynamic"])
 def test_targets_without_integer_arithmetic(module, pictures, target):
-    result = convert(module, target=target, input_shapes={"image": (None, 3, 32, 32)}, nhwc=True)
+    result = convert(module, target=target, source=SourceOptions(input_shapes={"image": (None, 3, 32, 32)}, nhwc=True))
     wanted = expected(module, pictures)
     assert np.abs(answers(result.tflite, pictures) - wanted).max() < 0.05 * np.abs(wanted).max()
-    whole = convert(module, target="float32", input_shapes={"image": (None, 3, 32, 32)}, nhwc=True)
+    whole = convert(
+        module, target="float32", source=SourceOptions(input_shapes={"image": (None, 3, 32, 32)}, nhwc=True)
+    )
     assert target == "float32" or len(result.tflite) < 0.9 * len(whole.tflite)
 
 
 def test_channels_first_is_counted(module, pictures):
-    result = convert(module, target="float32", input_shapes={"image": (None, 3, 32, 32)})
+    result = convert(module, target="float32", source=SourceOptions(input_shapes={"image": (None, 3, 32, 32)}))
     assert result.notes == ("TRANSPOSE ops in the float file: 1; channels last (--nhwc, nhwc=True) may take fewer",)
 
 
@@ -132,7 +132,7 @@ def test_the_command_takes_an_exported_program(module, pictures, tmp_path):
 
 def test_sample_inputs_come_from_a_file(tmp_path, module, pictures):
     np.savez(tmp_path / "samples.npz", image=pictures[:1].transpose(0, 3, 1, 2))
-    result = convert(module, target="float32", sample_inputs=tmp_path / "samples.npz", nhwc=True)
+    result = convert(module, target="float32", source=SourceOptions(sample_inputs=tmp_path / "samples.npz", nhwc=True))
     assert np.allclose(answers(result.tflite, pictures), expected(module, pictures), atol=1e-4)
 
 
@@ -141,10 +141,10 @@ def test_options_of_pytorch_are_refused_elsewhere(tmp_path):
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="nhwc is for PyTorch models"):
-        sources.open_source(model, nhwc=True)
+        sources.open_source(model, options=SourceOptions(nhwc=True))
     with pytest.raises(ValueError, match="sample_inputs is for PyTorch models"):
-        sources.open_source(model, sample_inputs=[1])
+        sources.open_source(model, options=SourceOptions(sample_inputs=[1]))
     with pytest.raises(ValueError, match="for the PyTorch model"):
-        sources.open_source(torch.nn.Linear(1, 1), signature="other")
+        sources.open_source(torch.nn.Linear(1, 1), options=SourceOptions(signature="other"))
     with pytest.raises(ModelError, match="input_shapes|sample_inputs"):
         convert(torch.nn.Linear(4, 2), target="float32")

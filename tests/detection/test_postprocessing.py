@@ -99,7 +99,7 @@ def test_convert_writes_it_with_labels_and_asks_for_leave():
     options = {"target": "cpu-int8", "representative_data": samples(), "detections": SETTINGS}
     with pytest.raises(StrictError, match=OP):
         tfc.convert(build(), **options)
-    result = tfc.convert(build(), allow_float=[OP], labels=["round", "long"], **options)
+    result = tfc.convert(build(), allow_float=OP, metadata=tfc.Metadata(labels=["round", "long"]), **options)
     assert result.ops[OP] == 1 and result.parity.max_steps <= 1.01
     said = metadata.read(result.tflite)
     assert said.outputs == OUTPUTS and said.labels == ("round", "long")

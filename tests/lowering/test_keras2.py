@@ -11,7 +11,7 @@ from parity import samples, worst_error
 import tfcompress as tfc
 from models import striped_pictures
 from tfcompress.errors import ModelError
-from tfcompress.lowering import keras2, lower, lower_legacy, sources
+from tfcompress.lowering import SourceOptions, keras2, lower, lower_legacy, sources
 from tfcompress.quantization import quantizers
 from tfcompress.system.quiet import converter_silenced
 from tfcompress.tflite import flatbuffer, qdq
@@ -118,7 +118,7 @@ def test_recurrent_models_get_a_fixed_batch(tf_keras):
 
 def test_shapes_are_fixed(tf_keras):
     model = tf_keras.Sequential([tf_keras.Input((None, None, 3), name="x"), tf_keras.layers.Conv2D(2, 3)])
-    lowered = lower(sources.open_source(model, input_shapes={"x": (1, 9, 7, 3)}))
+    lowered = lower(sources.open_source(model, options=SourceOptions(input_shapes={"x": (1, 9, 7, 3)})))
     assert lowered.inputs[0].shape == (1, 9, 7, 3)
     assert worst_error(lowered, answers_of(model), samples(lowered)) < TOLERANCE
 
@@ -239,4 +239,4 @@ def test_code_in_a_file_is_refused_wherever_it_hides(tf_keras, tmp_path, suffix,
 
 def test_a_signature_is_no_choice_for_a_keras_model(plain):
     with pytest.raises(ValueError, match="signature chooses among a file's functions. Received: 'go'"):
-        sources.open_source(plain, signature="go")
+        sources.open_source(plain, options=SourceOptions(signature="go"))

@@ -9,7 +9,7 @@ from parity import samples, worst_error
 
 import tfcompress as tfc
 from tfcompress.errors import ConversionError, ModelError
-from tfcompress.lowering import lower, lower_function, lower_keras
+from tfcompress.lowering import SourceOptions, lower, lower_function, lower_keras
 from tfcompress.lowering.sources import open_source
 from tfcompress.tflite import flatbuffer
 from tfcompress.tflite.interpreter import open_model
@@ -124,7 +124,7 @@ def test_fixed_shapes_leave_nothing_to_compute_shapes_from(build):
     model = build()
     [spec] = lower_keras(model).inputs
     shape = tuple(size or 9 for size in (1, *spec.shape[1:]))
-    lowered = lower(open_source(model, input_shapes={spec.name: shape}))
+    lowered = lower(open_source(model, options=SourceOptions(input_shapes={spec.name: shape})))
     assert lowered.inputs[0].shape == shape
     parsed = flatbuffer.parse(lowered.content)
     assert not {"SHAPE", "PACK"} & set(flatbuffer.op_counts(parsed))
@@ -268,12 +268,12 @@ def expected_mix(arrays):
 
 def test_functions_of_a_module_are_chosen_by_name():
     module = Accumulator()
-    lowered = lower(open_source(module, signature="mix"))
+    lowered = lower(open_source(module, options=SourceOptions(signature="mix")))
     assert worst_error(lowered, expected_mix, samples(lowered)) < TOLERANCE
     with pytest.raises(ModelError, match="several signatures.*'add', 'mix'"):
         lower(open_source(module))
     with pytest.raises(ValueError, match="signature must be one of accumulator's: 'add', 'mix'. Received: 'nix'"):
-        lower(open_source(module, signature="nix"))
+        lower(open_source(module, options=SourceOptions(signature="nix")))
 
 
 def test_variables_that_change_are_refused():
@@ -291,7 +291,9 @@ def test_tensorflow_functions_are_sources(form):
         function.get_concrete_function(tf.TensorSpec((None, None, 2), name="b"), tf.TensorSpec((None, 2), name="a"))
         return function
 
-    lowered = lower(open_source(forms.get(form, called_once)(), input_shapes={"b": (None, 3, 2)}))
+    lowered = lower(
+        open_source(forms.get(form, called_once)(), options=SourceOptions(input_shapes={"b": (None, 3, 2)}))
+    )
     assert {spec.name: spec.shape for spec in lowered.inputs} == {"b": (None, 3, 2), "a": (None, 2)}
     assert worst_error(lowered, expected_mix, samples(lowered)) < TOLERANCE
 

@@ -11,7 +11,7 @@ from parity import samples, worst_error
 import tfcompress as tfc
 from models import striped_pictures, tiny_cnn
 from tfcompress.errors import ModelError
-from tfcompress.lowering import lower, lower_keras
+from tfcompress.lowering import SourceOptions, lower, lower_keras
 from tfcompress.lowering.sources import open_source
 from tfcompress.system.quiet import converter_silenced
 from tfcompress.tflite import flatbuffer
@@ -64,10 +64,10 @@ def test_a_signature_is_chosen_and_keeps_the_subgraphs_that_it_calls(pair):
             value = value @ kernel.T @ kernel * np.float32(0.1)
         return {"end": value}
 
-    loop = lower(open_source(path, signature="loop"))
+    loop = lower(open_source(path, options=SourceOptions(signature="loop")))
     assert len(flatbuffer.parse(loop.content).subgraphs) == 3  # itself, condition and body
     assert worst_error(loop, looped, samples(loop, count=4)) < TOLERANCE
-    mix = lower(open_source(path, signature="mix"))
+    mix = lower(open_source(path, options=SourceOptions(signature="mix")))
     assert len(flatbuffer.parse(mix.content).subgraphs) == 1
     assert worst_error(mix, lambda a: {"out": a["y"] @ kernel - a["z"]}, samples(mix)) < TOLERANCE
 
@@ -77,7 +77,7 @@ def test_several_signatures_need_a_choice(pair):
     with pytest.raises(ModelError, match="several signatures .*'loop', 'mix'"):
         lower(open_source(path))
     with pytest.raises(ValueError, match="'loop', 'mix'. Received: 'mux'"):
-        lower(open_source(path, signature="mux"))
+        lower(open_source(path, options=SourceOptions(signature="mux")))
 
 
 def test_a_file_without_signature_is_fed_by_its_tensor_names(tmp_path):
@@ -117,7 +117,7 @@ def test_dynamic_axes_are_fixed_and_shapes_inferred(tmp_path):
     model = keras.Model(image, layers.Dense(5)(x))
     path = written(tmp_path, lower_keras(model).content)
     assert "SHAPE" in flatbuffer.op_counts(flatbuffer.parse(path.read_bytes()))
-    lowered = lower(open_source(path, input_shapes={"image": (1, 8, 6, 3)}))
+    lowered = lower(open_source(path, options=SourceOptions(input_shapes={"image": (1, 8, 6, 3)})))
     parsed = flatbuffer.parse(lowered.content)
     assert not {"SHAPE", "PACK", "STRIDED_SLICE", "MUL"} & set(flatbuffer.op_counts(parsed))
     graph = parsed.subgraphs[0]
@@ -125,14 +125,14 @@ def test_dynamic_axes_are_fixed_and_shapes_inferred(tmp_path):
     assert all(tensor.shapeSignature is None for tensor in graph.tensors)
     assert worst_error(lowered, lambda a: [model.predict(a["image"], verbose=0)], samples(lowered)) < TOLERANCE
     with pytest.raises(ValueError, match="'image'. Received: 'picture'"):
-        lower(open_source(path, input_shapes={"picture": (1, 8, 6, 3)}))
+        lower(open_source(path, options=SourceOptions(input_shapes={"picture": (1, 8, 6, 3)})))
 
 
 def test_axes_may_be_fixed_in_part(tmp_path):
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     model = keras.Model(tokens, layers.GlobalAveragePooling1D()(layers.Embedding(9, 4)(tokens)))
     path = written(tmp_path, lower_keras(model).content)
-    lowered = lower(open_source(path, input_shapes={"tokens": (None, 6)}))
+    lowered = lower(open_source(path, options=SourceOptions(input_shapes={"tokens": (None, 6)})))
     assert lowered.inputs[0].shape == (None, 6)
     assert worst_error(lowered, lambda a: [model.predict(a["tokens"], verbose=0)], samples(lowered)) < TOLERANCE
 

@@ -116,8 +116,8 @@ def test_ranges_of_other_weights_are_refused(trained, tmp_path):
     for source in (model, tmp_path / "moved.keras"):
         with pytest.raises(ConversionError, match="--ranges=calibrated"):
             tfc.convert(source)
-    assert tfc.convert(model, ranges="trained").points.trained == 6
-    calibrated = tfc.convert(model, ranges="calibrated", representative_data=X)
+    assert tfc.convert(model, calibration=tfc.CalibrationOptions(ranges="trained")).points.trained == 6
+    calibrated = tfc.convert(model, calibration=tfc.CalibrationOptions(ranges="calibrated"), representative_data=X)
     assert calibrated.points.trained == 0
     assert calibrated.points.calibrated > 0
 

@@ -95,7 +95,12 @@ def test_targets_that_round_otherwise_are_refused():
     ):
         tfc.convert(model, target="micro")
     assert tfc.convert(model, target="cpu-uint8-io").points.calibrated == 0  # the same grids inside
-    assert tfc.convert(model, target="micro", ranges="calibrated", representative_data=X).points.trained == 0
+    assert (
+        tfc.convert(
+            model, target="micro", calibration=tfc.CalibrationOptions(ranges="calibrated"), representative_data=X
+        ).points.trained
+        == 0
+    )
     for target in ("dynamic", "gpu-fp16"):
         with pytest.raises(ValueError, match="target must be an integer one"):
             tfc.QuantizationAwareTraining(target=target)
@@ -109,7 +114,10 @@ def test_a_target_of_ones_own_is_asked_for(tmp_path):
     with pytest.raises(ConversionError, match="trained for older, and no target. Pass target= with the Target"):
         tfc.convert(tmp_path / "model.keras")
     assert tfc.convert(tmp_path / "model.keras", target=PER_TENSOR).points.calibrated == 0
-    assert tfc.convert(model, ranges="calibrated", representative_data=X).target.name == "cpu-int8"
+    assert (
+        tfc.convert(model, calibration=tfc.CalibrationOptions(ranges="calibrated"), representative_data=X).target.name
+        == "cpu-int8"
+    )
     same_name = TrainedRanges({}, "0" * 64, "cpu-int8", PER_TENSOR.rounding)
     with pytest.raises(ConversionError, match="trained for cpu-int8, and no target"):
         range_sources.default_target(sources.Source("keras", "tiny", model, stored=same_name), None, measurable=True)

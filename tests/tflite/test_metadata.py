@@ -46,7 +46,7 @@ def attached(digits):
 def test_what_was_attached_is_read_back(digits, attached):
     before = open_model(digits)
     assert read(digits) is None
-    assert read(attached) == metadata.Metadata(
+    assert read(attached) == metadata.StoredMetadata(
         "digits",
         "1.2",
         "Which digit?",
@@ -270,7 +270,9 @@ def test_mediapipe_classifies_photographs_with_a_real_model(mediapipe_python, sh
     (model,) = (shared_data / "mlperf_resnet8").glob("*.h5")
     labels = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     data = samples.astype(np.float32)
-    result = tfc.convert(model, target="cpu-uint8-io", representative_data=data, scaling="raw", labels=labels)
+    result = tfc.convert(
+        model, target="cpu-uint8-io", representative_data=data, scaling="raw", metadata=tfc.Metadata(labels=labels)
+    )
     own = open_model(result.tflite)
     name = own.inputs[0].name
     path = tmp_path / "m.tflite"

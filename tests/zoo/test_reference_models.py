@@ -30,7 +30,7 @@ def test_resnet8(shared_data):
         folder / "pretrainedResnet.h5",
         target="cpu-int8",
         representative_data=train[:100],
-        observer="mean_squared_error",
+        calibration="mean_squared_error",
     )
     official = folder / "pretrainedResnet_quant.tflite"
     real, theirs, ours = (answers(file, test) for file in (folder / "pretrainedResnet.tflite", official, result.tflite))

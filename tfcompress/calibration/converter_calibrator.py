@@ -177,7 +177,7 @@ def _in_child(content: bytes, feeds: Iterator[list[np.ndarray]], hidden: tuple[s
         raise ConversionError(
             f"The tensors inside {', '.join(hidden) or 'the model'} can be measured by TFLiteConverter's calibrator only. "
             f"Received: it crashed (exit code {code}). Build recurrent layers with unroll=True, or leave the loop in float "
-            "(strict=False)."
+            "(allow_float=True)."
         )
     raise ConversionError(
         f"TFLiteConverter's calibrator must accept the model. Received: {lines[-1].removeprefix(_REFUSED)}. "

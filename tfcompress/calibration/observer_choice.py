@@ -7,25 +7,31 @@ import difflib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from .observers import OBSERVERS, Observer
+from .observers import OBSERVERS, Observer, ObserverName
 
 __all__ = ["Overrides", "resolve_observer", "resolve_overrides"]
 
-Overrides = Iterable[tuple[str, str | Observer]]
+Overrides = Iterable[tuple[str, ObserverName | Observer]]
 """(pattern of tensor names, observer or its name) in order; the last match wins."""
 
 
-def resolve_observer(observer: str | Observer) -> Observer:
+def resolve_observer(observer: ObserverName | Observer) -> Observer:
     """Returns the observer of that name, or the value itself.
 
     Raises:
         ValueError: an unknown name.
+        TypeError: neither a name nor an observer.
 
     Examples:
         >>> resolve_observer("min_max")
         MinMax()
     """
     if not isinstance(observer, str):
+        if not all(hasattr(observer, method) for method in ("init", "update", "merge", "range")):
+            raise TypeError(
+                "An observer is a name or has init, update, merge and range. "
+                f"Received: {type(observer).__name__}. Known names: {', '.join(OBSERVERS)}."
+            )
         return observer
     if observer not in OBSERVERS:
         near = difflib.get_close_matches(observer, OBSERVERS, n=1)

@@ -11,7 +11,7 @@ every k-th one is counted, beginning at ``seed``, besides its outermost ones, wh
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,6 +27,7 @@ __all__ = [
     "MovingAverage",
     "NotNegative",
     "Observer",
+    "ObserverName",
     "Percentile",
     "contain_zero",
     "not_negative",
@@ -386,6 +387,9 @@ class Entropy(_ForBits):
         """Returns the chosen range, widened to contain zero."""
         return _chosen(least_divergence, state, self.bits)
 
+
+ObserverName = Literal["min_max", "moving_average", "percentile", "mean_squared_error", "entropy"]
+"""The names of ``OBSERVERS``, which a type checker completes."""
 
 OBSERVERS: dict[str, Observer] = {
     "min_max": MinMax(),

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 from ..system.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .converter import Conversion as Conversion
     from .converter import convert as convert
+    from .plan import Progress as Progress
+    from .repair.selection import RepairMethod as RepairMethod
+    from .result import Conversion as Conversion
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "converter": ["Conversion", "convert"],
+        "converter": ["convert"],
+        "plan": ["Progress"],
+        "repair.selection": ["RepairMethod"],
+        "result": ["Conversion"],
     },
 )

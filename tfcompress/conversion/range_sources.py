@@ -3,27 +3,25 @@
 Decides and counts; measuring is done in ``calibration``, and which tensors need a range is known to ``quantization``.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from ..calibration import Calibration, Observer, Overrides, converter_calibrator, data_checks
+from ..calibration import Calibration, Observer, Overrides, RangeOrigin, converter_calibrator, data_checks
 from ..calibration import calibrator as calibrating
 from ..data import Batch, Samples
 from ..errors import ConversionError
-from ..lowering import Lowered, sources
+from ..lowering import Lowered, Source
 from ..quantization import TARGETS, Target, TrainedRanges, quantizers
 from . import verification
 from .result import PointCounts
 
-__all__ = ["Choice", "Found", "RememberingSamples", "check_available", "default_target", "find_ranges", "usable_ranges"]
-
-Choice = Literal["trained", "calibrated"]
+__all__ = ["Found", "RememberingSamples", "check_available", "default_target", "find_ranges", "usable_ranges"]
 
 
-def default_target(source: sources.Source, ranges: Choice | None, *, measurable: bool) -> Target:
+def default_target(source: Source, ranges: RangeOrigin | None, *, measurable: bool) -> Target:
     """Returns what a model is converted for when nobody says: what it was trained for, int8 where there are ranges or data.
 
     Args:
@@ -46,7 +44,7 @@ def default_target(source: sources.Source, ranges: Choice | None, *, measurable:
     return known
 
 
-def usable_ranges(source: sources.Source, ranges: Choice | None, target: Target) -> TrainedRanges | None:
+def usable_ranges(source: Source, ranges: RangeOrigin | None, target: Target) -> TrainedRanges | None:
     """Returns the ranges that training stored with the model; None where there are none to use.
 
     Args:
@@ -85,7 +83,7 @@ def usable_ranges(source: sources.Source, ranges: Choice | None, target: Target)
     return source.stored
 
 
-def check_available(source: sources.Source, ranges: Choice | None, target: Target, *, has_data: bool) -> None:
+def check_available(source: Source, ranges: RangeOrigin | None, target: Target, *, has_data: bool) -> None:
     """Refuses, before any work, an integer target for a model without ranges and without data.
 
     Args:
@@ -115,16 +113,20 @@ class Found:
     Args:
         ranges: (lowest, highest) by tensor name.
         points: the counts.
-        calibration: what was measured or loaded, None when all ranges were trained.
-        hub: the float file with ranges written into it where only TFLiteConverter's calibrator sees inside, else None.
-        doubts: what the representative data looks like and should not, None if nothing.
+        hub: the float file that is quantized: the lowered one, with ranges written into it where only TFLiteConverter's
+            calibrator sees inside.
+        calibration: what was measured or loaded. Default: None, all ranges were trained.
+        doubts: what the representative data looks like and should not. Default: None, nothing.
+        origins: where the range of each of the hub's tensors came from: "trained", "calibrated", "prescribed" or
+            "follows". Default: not counted.
     """
 
     ranges: dict[str, tuple[float, float]]
     points: PointCounts
+    hub: bytes = field(repr=False)
     calibration: Calibration | None = None
-    hub: bytes | None = None
     doubts: str | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_ranges(
@@ -165,14 +167,14 @@ def find_ranges(
     if not missing and trained:
         if samples is not None:
             samples.read_first()
-        return Found(trained, PointCounts(trained=learned))
+        return Found(trained, PointCounts(trained=learned), lowered.content)
     points = PointCounts(trained=learned, calibrated=len(missing))
     if saved is not None:
         saved = calibrating.usable(saved, lowered.content)
         hub = converter_calibrator.with_ranges(lowered.content, saved) if saved.calibrator == "converter" else None
         ranges = quantizers.complete_ranges(lowered.content, {**saved.ranges, **trained})
         if hub is not None or all(tensor in ranges for tensor in missing):
-            return Found(ranges, points, saved, hub)
+            return Found(ranges, points, hub or lowered.content, saved)
     if samples is None:
         raise ConversionError(
             f"Every tensor of a {target.name} file needs a range. Received: {name} with {learned} trained and "
@@ -199,7 +201,7 @@ def find_ranges(
         )
     doubts = data_checks.doubts(evidence, first=samples.first(), model=model, content=lowered.content)
     ranges = quantizers.complete_ranges(lowered.content, {**measured.ranges, **trained})
-    return Found(ranges, points, measured, hub, doubts)
+    return Found(ranges, points, hub or lowered.content, measured, doubts)
 
 
 class RememberingSamples(Samples):

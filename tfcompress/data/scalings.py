@@ -13,8 +13,6 @@ from ..errors import DataError
 
 __all__ = ["SCALINGS", "Scaling", "ScalingName", "resolve_scaling", "scale"]
 
-ScalingName = Literal["raw", "zero_one", "minus_one_one", "imagenet_torch", "imagenet_caffe"]
-
 
 @dataclass(frozen=True)
 class Scaling:
@@ -71,6 +69,9 @@ class Scaling:
         parts = {"mean": self.mean, "std": self.std}
         return ";".join(f"{name}={','.join(f'{n:g}' for n in numbers)}" for name, numbers in parts.items())
 
+
+ScalingName = Literal["raw", "zero_one", "minus_one_one", "imagenet_torch", "imagenet_caffe"]
+"""The names of ``SCALINGS``, which a type checker completes."""
 
 SCALINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "raw": lambda pixels: pixels,

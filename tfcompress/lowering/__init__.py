@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .dispatch import lower as lower
     from .keras_models import lower_keras as lower_keras
     from .lowered import Lowered as Lowered
+    from .options import SourceOptions as SourceOptions
     from .pytorch.export import lower_torch as lower_torch
     from .sources import Source as Source
     from .sources import open_source as open_source
@@ -26,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "dispatch": ["lower"],
         "keras_models": ["lower_keras"],
         "lowered": ["Lowered"],
+        "options": ["SourceOptions"],
         "pytorch.export": ["lower_torch"],
         "sources": ["Source", "open_source"],
         "tensorflow_models": ["lower_function", "lower_legacy", "lower_saved_model"],

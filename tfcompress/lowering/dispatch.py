@@ -33,7 +33,7 @@ def lower(
         debug: whether the converter's log lines are shown. Default: False.
 
     Raises:
-        ValueError: the source's ``signature`` or ``input_shapes`` does not fit the model.
+        ValueError: the ``signature`` or ``input_shapes`` of the source's options does not fit the model.
         ModelError: the model is damaged, not built, or has several signatures and no choice.
         ConversionError: the model cannot be expressed in TFLite's ops, or the weights cannot be stored so.
 
@@ -44,15 +44,16 @@ def lower(
         >>> lower(open_source(model)).outputs
         ('head',)
     """
-    options: dict[str, Any] = {"input_shapes": source.input_shapes, "debug": debug}
+    chosen = source.options
+    options: dict[str, Any] = {"input_shapes": chosen.input_shapes or None, "debug": debug}
     if source.kind == "keras":
         return lower_keras(source.value, ranges=ranges, weights=weights, **options)
     if source.kind == "tf_keras":
         return lower_legacy(source.value, weights=weights, **options)
     if source.kind == "saved_model":
-        return lower_saved_model(source.value, signature=source.signature, weights=weights, **options)
+        return lower_saved_model(source.value, signature=chosen.signature, weights=weights, **options)
     if source.kind == "function":
-        return lower_function(source.value, signature=source.signature, weights=weights, name=source.name, **options)
+        return lower_function(source.value, signature=chosen.signature, weights=weights, name=source.name, **options)
     if weights != "float32":
         raise ConversionError(
             f"Weights of a .tflite file or PyTorch model are lowered as they are. Received: {source.name} for {weights} "
@@ -61,10 +62,10 @@ def lower(
     if source.kind == "torch":
         return lower_torch(
             source.value,
-            sample_inputs=source.sample_inputs,
-            input_shapes=source.input_shapes or None,
-            nhwc=source.nhwc,
-            allow_unsafe=source.allow_unsafe,
+            sample_inputs=chosen.sample_inputs,
+            input_shapes=chosen.input_shapes or None,
+            nhwc=chosen.nhwc,
+            allow_unsafe=chosen.allow_unsafe,
             debug=debug,
         )
-    return lower_flatbuffer(source.value, place=source.name, signature=source.signature, **options)
+    return lower_flatbuffer(source.value, place=source.name, signature=chosen.signature, **options)

@@ -6,7 +6,6 @@ tf_keras. Does not lower or convert.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +13,9 @@ from typing import Any, Literal
 from ..errors import ModelError
 from ..quantization import TrainedRanges, hash_weights, read_archive
 from ..quantization.trained_ranges import trained_ranges
-from ..system import converter_silenced
+from ..system import checked_arguments, converter_silenced, option_or_default
 from . import hdf5, keras2, trust
+from .options import SourceOptions
 from .pytorch import files, modules
 
 __all__ = ["Kind", "Source", "open_source"]
@@ -34,13 +34,12 @@ class Source:
         value: the model, the function, the folder's path or the file's bytes.
         stored: trained ranges that came with a Keras model. Default: None.
         same_weights: whether the stored ranges belong to the weights as they are. Default: True.
-        signature: which function of a model with several is meant. Default: None, "serving_default" or the only one.
-        input_shapes: whole shapes by input name, fixing dynamic axes. Default: none.
         fake_quantized: whether the model itself holds ranges, as fake quantization by TFMOT; lowering returns them as
             ``Lowered.trained``. Default: False.
-        sample_inputs: inputs that a PyTorch model is exported on; see ``torch_source.lower_torch``. Default: None.
-        nhwc: whether a PyTorch model's pictures come channels last. Default: False.
-        allow_unsafe: whether a PyTorch file may bring code along when it is opened for lowering. Default: False.
+        options: fixed shapes, the signature, and how a PyTorch model is exported. Default: ``SourceOptions()``.
+
+    Raises:
+        ValueError: a signature for a Keras or PyTorch model, or PyTorch's options for another one.
     """
 
     kind: Kind
@@ -48,52 +47,36 @@ class Source:
     value: Any = field(repr=False)
     stored: TrainedRanges | None = field(default=None, repr=False)
     same_weights: bool = True
-    signature: str | None = None
-    input_shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     fake_quantized: bool = False
-    sample_inputs: Any = field(default=None, repr=False)
-    nhwc: bool = False
-    allow_unsafe: bool = False
+    options: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
-        if self.signature is not None and self.kind in ("keras", "tf_keras", "torch"):
+        options = self.options
+        if options.signature is not None and self.kind in ("keras", "tf_keras", "torch"):
             framework = "PyTorch" if self.kind == "torch" else "Keras"
             raise ValueError(
-                f"signature chooses among a file's functions. Received: {self.signature!r} for the {framework} model "
+                f"signature chooses among a file's functions. Received: {options.signature!r} for the {framework} model "
                 f"{self.name}. Leave it out."
             )
-        if self.kind != "torch" and (self.nhwc or self.sample_inputs is not None):
-            option = "nhwc" if self.nhwc else "sample_inputs"
+        if self.kind != "torch" and (options.nhwc or options.sample_inputs is not None):
+            option = "nhwc" if options.nhwc else "sample_inputs"
             raise ValueError(f"{option} is for PyTorch models. Received: it for {self.name}. Leave it out.")
 
 
-def open_source(
-    model: Any,
-    *,
-    signature: str | None = None,
-    input_shapes: Mapping[str, Sequence[int | None]] | None = None,
-    sample_inputs: Any = None,
-    nhwc: bool = False,
-    allow_unsafe: bool = False,
-    debug: bool = False,
-) -> Source:
+@checked_arguments
+def open_source(model: Any, *, options: SourceOptions | None = None, debug: bool = False) -> Source:
     """Returns the source for a model in memory, or for a path to one.
 
     Args:
         model: a Keras 3 or tf_keras model, a TensorFlow function or module, a PyTorch module or exported program, or a
             path to a ``.keras``, ``.h5``, ``.tflite``, ``.pt2`` or ``.pt`` file or a SavedModel folder.
-        signature: which signature of a SavedModel or ``.tflite`` file, or which function of a ``tf.Module``. Default:
-            "serving_default", or the only one.
-        input_shapes: whole shapes by input name, the batch axis first, which fix dynamic axes; None leaves an axis as it
-            is. Default: none.
-        sample_inputs: inputs that a PyTorch model is exported on; see ``torch_source.lower_torch``. Default: None.
-        nhwc: whether a PyTorch model's pictures come channels last. Default: False.
-        allow_unsafe: whether a file may bring code along (Lambda layers, unknown custom objects, pickles). Default: False.
+        options: fixed shapes, the signature, how a PyTorch model is exported, and whether a file may bring code along.
+            Default: ``SourceOptions()``.
         debug: whether loaders' log lines are shown. Default: False.
 
     Raises:
         ModelError: a path without a model, a damaged file, or one that brings code along.
-        TypeError: neither a model nor a path.
+        TypeError: neither a model nor a path, or other options.
         ValueError: a signature for a Keras or PyTorch model, or PyTorch's options for another one.
 
     Examples:
@@ -102,26 +85,20 @@ def open_source(
         ...
         tfcompress.errors.ModelError: The model file must exist. Received: /no/such/model.keras. Check the path.
     """
-    chosen: dict[str, Any] = {
-        "signature": signature,
-        "input_shapes": dict(input_shapes or {}),
-        "sample_inputs": sample_inputs,
-        "nhwc": nhwc,
-        "allow_unsafe": allow_unsafe,
-    }
+    options = option_or_default("options", options, SourceOptions)
     if isinstance(model, str | os.PathLike):
-        return _from_path(Path(model), allow_unsafe, debug, chosen)
+        return _from_path(Path(model), options, debug)
     if modules.is_torch(model):
-        return Source("torch", type(model).__name__, model, **chosen)
+        return Source("torch", type(model).__name__, model, options=options)
     if keras2.is_legacy_model(model):
-        return _legacy_source(model, model.name, chosen)
+        return _legacy_source(model, model.name, options)
     import keras
 
     if isinstance(model, keras.Model):
-        return _keras_source(model, model.name, trained_ranges(model), chosen)
+        return _keras_source(model, model.name, trained_ranges(model), options)
     if _is_function(model):
         name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__
-        return Source("function", name.decode() if isinstance(name, bytes) else str(name), model, **chosen)
+        return Source("function", name.decode() if isinstance(name, bytes) else str(name), model, options=options)
     raise TypeError(
         "model must be a Keras 3, tf_keras or PyTorch model, a TensorFlow function or module, or a path. Received: "
         f"{type(model).__module__}.{type(model).__name__}."
@@ -136,20 +113,20 @@ def _is_function(model: Any) -> bool:
     return isinstance(model, experimental.ConcreteFunction | experimental.PolymorphicFunction | tf.Module)
 
 
-def _keras_source(model: Any, name: str, stored: TrainedRanges | None, chosen: Mapping[str, Any]) -> Source:
+def _keras_source(model: Any, name: str, stored: TrainedRanges | None, options: SourceOptions) -> Source:
     same = stored is None or stored.weights_sha256 == hash_weights(model.get_weights())
-    return Source("keras", name, model, stored, same, **chosen)
+    return Source("keras", name, model, stored, same, options=options)
 
 
-def _legacy_source(model: Any, name: str, chosen: Mapping[str, Any]) -> Source:
-    return Source("tf_keras", name, model, fake_quantized=keras2.has_fake_quantization(model), **chosen)
+def _legacy_source(model: Any, name: str, options: SourceOptions) -> Source:
+    return Source("tf_keras", name, model, fake_quantized=keras2.has_fake_quantization(model), options=options)
 
 
-def _from_path(path: Path, allow_unsafe: bool, debug: bool, chosen: Mapping[str, Any]) -> Source:
+def _from_path(path: Path, options: SourceOptions, debug: bool) -> Source:
     if not path.exists():
         raise ModelError(f"The model file must exist. Received: {path}. Check the path.")
     if path.is_dir():
-        return _from_folder(path, allow_unsafe, chosen)
+        return _from_folder(path, options)
     if not path.is_file():
         raise ModelError(f"The model must be a plain file or a folder. Received: {path}, a pipe or a device.")
     try:
@@ -158,9 +135,9 @@ def _from_path(path: Path, allow_unsafe: bool, debug: bool, chosen: Mapping[str,
     except OSError as error:
         raise ModelError(f"The model file must be readable. Received: {path} ({error.strerror}).") from error
     if head[4:8] == b"TFL3":
-        return Source("tflite", str(path), path.read_bytes(), **chosen)
+        return Source("tflite", str(path), path.read_bytes(), options=options)
     if files.detect(path) is not None:
-        return Source("torch", str(path), str(path), **chosen)
+        return Source("torch", str(path), str(path), options=options)
     is_archive = head[:4] == b"PK\x03\x04"
     if not is_archive and head[:8] != b"\x89HDF\r\n\x1a\n":
         raise ModelError(
@@ -169,31 +146,31 @@ def _from_path(path: Path, allow_unsafe: bool, debug: bool, chosen: Mapping[str,
         )
     hdf5.check(path)
     config = trust.read_config(path)
-    if not allow_unsafe:
+    if not options.allow_unsafe:
         trust.check_config(config, str(path), _known_objects())
     version = trust.keras_version(path)
     if trust.uses_tfmot(config) or (is_archive and version.startswith("2.")):
-        return _legacy_source(_load_legacy(path, config, allow_unsafe, debug), str(path), chosen)
+        return _legacy_source(_load_legacy(path, config, options.allow_unsafe, debug), str(path), options)
     try:
-        model = _load(path, allow_unsafe, debug)
+        model = _load(path, options.allow_unsafe, debug)
     except ModelError as first:
         if not version.startswith("2."):
             raise
         try:
-            return _legacy_source(_load_legacy(path, config, allow_unsafe, debug), str(path), chosen)
+            return _legacy_source(_load_legacy(path, config, options.allow_unsafe, debug), str(path), options)
         except ModelError as second:
             raise second from first
-    return _keras_source(model, str(path), read_archive(path), chosen)
+    return _keras_source(model, str(path), read_archive(path), options)
 
 
-def _from_folder(path: Path, allow_unsafe: bool, chosen: Mapping[str, Any]) -> Source:
+def _from_folder(path: Path, options: SourceOptions) -> Source:
     file = path / "saved_model.pb"
     if not file.is_file():
         raise ModelError(f"A model folder must be a SavedModel. Received: {path} without saved_model.pb.")
-    if not allow_unsafe:
+    if not options.allow_unsafe:
         trust.check_saved_model(path)
     fake_quantized = b"FakeQuantWithMinMax" in file.read_bytes()
-    return Source("saved_model", str(path), str(path), fake_quantized=fake_quantized, **chosen)
+    return Source("saved_model", str(path), str(path), fake_quantized=fake_quantized, options=options)
 
 
 def _known_objects() -> set[str]:

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 from ..system.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .precision import Precision as Precision
+    from .precision import Rule as Rule
     from .targets import TARGETS as TARGETS
+    from .targets import Backend as Backend
     from .targets import Target as Target
+    from .targets import TargetName as TargetName
     from .trained_ranges import RangeAsset as RangeAsset
     from .trained_ranges import TrainedRanges as TrainedRanges
     from .trained_ranges import hash_weights as hash_weights
@@ -19,7 +23,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "targets": ["TARGETS", "Target"],
+        "precision": ["Precision", "Rule"],
+        "targets": ["Backend", "TARGETS", "Target", "TargetName"],
         "trained_ranges": ["RangeAsset", "TrainedRanges", "hash_weights", "read_archive"],
     },
 )

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..errors import DataError
 
-__all__ = ["PRECISIONS", "Rule", "choose", "read_rules"]
+__all__ = ["PRECISIONS", "Precision", "Rule", "choose", "read_rules"]
 
-PRECISIONS = ("int8", "int16x8", "int4", None)
+Precision = Literal["int8", "int16x8", "int4"]
+PRECISIONS = (*get_args(Precision), None)
 """int8 weights and activations; int8 weights with int16 activations; int4 weights with int8 activations; float."""
 
 
@@ -43,7 +44,7 @@ class Rule:
 
     pattern: str
     op: str = "*"
-    precision: str | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -10,8 +10,23 @@ from typing import Any, Literal, get_args
 
 from . import supported_ops
 
-__all__ = ["BACKENDS", "TARGETS", "Backend", "Target", "resolve"]
+__all__ = ["BACKENDS", "TARGETS", "Backend", "Target", "TargetName", "resolve"]
 
+TargetName = Literal[
+    "float32",
+    "float16",
+    "dynamic",
+    "cpu-int8",
+    "cpu-int8-float-io",
+    "cpu-uint8-io",
+    "cpu-int16x8",
+    "cpu-int4",
+    "gpu-fp16",
+    "micro",
+    "edge-tpu",
+    "ethos-u",
+]
+"""The names of ``TARGETS``, which a type checker completes."""
 Weights = Literal["float32", "float16", "int8", "int4"]
 Activations = Literal["float32", "int8", "int16"]
 Backend = Literal["tensorflow", "ai-edge-quantizer"]

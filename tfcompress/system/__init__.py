@@ -10,6 +10,8 @@ from .lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .arguments import checked_arguments as checked_arguments
+    from .arguments import option_or_default as option_or_default
+    from .arguments import repr_without_defaults as repr_without_defaults
     from .files import check_writable as check_writable
     from .files import write_atomically as write_atomically
     from .isolation import run_isolated as run_isolated
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "arguments": ["checked_arguments"],
+        "arguments": ["checked_arguments", "option_or_default", "repr_without_defaults"],
         "files": ["check_writable", "write_atomically"],
         "isolation": ["run_isolated"],
         "quiet": ["converter_silenced", "native_stderr_silenced"],

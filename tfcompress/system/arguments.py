@@ -1,4 +1,4 @@
-"""Is every keyword of a call one that the function has? A misspelt one is an error with the nearest name.
+"""What do public calls do with their arguments? A misspelt one is an error with the nearest name; options show what was chosen.
 
 Python's own message for ``convert(modle, representive_data=x)`` names the word and no other. Values are checked by the functions
 themselves.
@@ -12,10 +12,11 @@ import types
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin
 
-__all__ = ["checked_arguments"]
+__all__ = ["checked_arguments", "option_or_default", "repr_without_defaults"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Option = TypeVar("Option")
 
 
 def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
@@ -62,6 +63,53 @@ def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def option_or_default(name: str, value: Option | None, kind: type[Option]) -> Option:
+    """Returns an option value as it is, its defaults for None, and refuses anything else.
+
+    Args:
+        name: the argument's name.
+        value: what was passed.
+        kind: the option value's class, whose fields all have defaults.
+
+    Raises:
+        TypeError: another type.
+
+    Examples:
+        >>> option_or_default("date", "yesterday", dict)
+        Traceback (most recent call last):
+        ...
+        TypeError: date must be a dict. Received: str. Write date=dict(...).
+    """
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"{name} must be a {kind.__name__}. Received: {type(value).__name__}. Write {name}={kind.__name__}(...)."
+        )
+    return value
+
+
+def repr_without_defaults(value: Any) -> str:
+    """Returns the ``repr`` of a dataclass with the fields that differ from their defaults; ``__repr__`` of option values.
+
+    Examples:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class LatencyOptions:
+        ...     runs: int = 50
+        ...     warmup: int = 5
+        ...     __repr__ = repr_without_defaults
+        >>> LatencyOptions(), LatencyOptions(runs=5)
+        (LatencyOptions(), LatencyOptions(runs=5))
+    """
+    shown = []
+    for field in dataclasses.fields(value):
+        text = repr(getattr(value, field.name))
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if text != repr(default):
+            shown.append(f"{field.name}={text if field.repr else '...'}")
+    return f"{type(value).__name__}({', '.join(shown)})"
 
 
 def _message(function: Callable[..., Any], received: str) -> str:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from .inspection import inspect as inspect
     from .interpreter import Model as Model
     from .interpreter import open_model as open_model
+    from .metadata import Metadata as Metadata
     from .metadata import Normalisation as Normalisation
+    from .metadata import StoredMetadata as StoredMetadata
     from .model_files import ModelSource as ModelSource
     from .model_files import read_model as read_model
     from .op_summaries import OpSummary as OpSummary
@@ -35,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "fingerprints": ["model_sha256"],
         "inspection": ["Inspection", "inspect"],
         "interpreter": ["Model", "open_model"],
-        "metadata": ["Normalisation"],
+        "metadata": ["Metadata", "Normalisation", "StoredMetadata"],
         "model_files": ["ModelSource", "read_model"],
         "op_summaries": ["OpSummary", "summarize_ops"],
         "tensors": ["TensorInfo", "from_raw", "to_raw"],

@@ -17,9 +17,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError
+from ..system import repr_without_defaults
 from . import flatbuffer, metadata_flatbuffer
 
-__all__ = ["LABELS_FILE", "Metadata", "Normalisation", "attach", "check_labels", "read", "stated_runtime"]
+__all__ = [
+    "LABELS_FILE",
+    "Metadata",
+    "Normalisation",
+    "StoredMetadata",
+    "attach",
+    "check_labels",
+    "read",
+    "stated_runtime",
+]
 
 ENTRY = "TFLITE_METADATA"
 RUNTIME_ENTRY = "min_runtime_version"
@@ -63,8 +73,39 @@ class Normalisation:
             raise ValueError(f"mean and std must be of one length. Received: {len(self.mean)} and {len(self.std)}.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Metadata:
+    """What a file is to say about itself.
+
+    Args:
+        name: the model's name. Default: None, a Keras model's own, otherwise that of the function or file.
+        version: its version, free text. Default: "1".
+        labels: names of the classes in order of their index, packed into the file. Default: None.
+
+    Raises:
+        ValueError: a label that is no line of text.
+        TypeError: one text instead of a list of labels.
+
+    Examples:
+        >>> Metadata("digits", labels=["zero", "one"])
+        Metadata(name='digits', labels=('zero', 'one'))
+    """
+
+    name: str | None = None
+    version: str = "1"
+    labels: Sequence[str] | None = None
+
+    __repr__ = repr_without_defaults
+
+    def __post_init__(self) -> None:
+        if isinstance(self.labels, str):
+            raise TypeError(f"labels must be a list of names. Received: {self.labels!r}. Write [{self.labels!r}, ...].")
+        if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(check_labels(list(self.labels))))
+
+
+@dataclass(frozen=True)
+class StoredMetadata:
     """What a file says about itself.
 
     Args:
@@ -169,7 +210,7 @@ def attach(
     return finished if labels is None else _with_file(finished, LABELS_FILE, "".join(f"{label}\n" for label in labels))
 
 
-def read(content: bytes) -> Metadata | None:
+def read(content: bytes) -> StoredMetadata | None:
     """Returns what a ``.tflite`` file says about itself, None where it has no metadata.
 
     Args:
@@ -197,7 +238,7 @@ def read(content: bytes) -> Metadata | None:
             kind, options = unit.get("options", (None, {}))
             if kind == "NormalizationOptions":
                 normalisation[entry.get("name", "")] = _normalisation(options)
-    return Metadata(
+    return StoredMetadata(
         name=record.get("name", ""),
         version=record.get("version", ""),
         description=record.get("description", ""),

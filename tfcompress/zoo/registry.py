@@ -65,7 +65,7 @@ class Entry:
             >>> find("ssdlite").settings(classes=3)["allow_float"]
             ('TFLite_Detection_PostProcess',)
         """
-        found: dict[str, Any] = {"allow_float": self.float_ops}
+        found: dict[str, Any] = {"allow_float": self.float_ops or None}
         if self.choice:
             found["detections"] = _function(self.choice)(**arguments)
         return found

@@ -5,6 +5,6 @@ flatbuffer and its ranges and leave both fit for ``quantization.quantize``. Quan
 """
 
 from .scores import Score
-from .selection import METHODS, MOST_SAMPLES, Repaired, Step, check_methods, repair
+from .selection import METHODS, MOST_SAMPLES, Repaired, RepairMethod, Step, check_methods, repair
 
-__all__ = ["METHODS", "MOST_SAMPLES", "Repaired", "Score", "Step", "check_methods", "repair"]
+__all__ = ["METHODS", "MOST_SAMPLES", "RepairMethod", "Repaired", "Score", "Step", "check_methods", "repair"]

@@ -18,9 +18,12 @@ from ...quantization import Target, quantizers
 from . import adaptive_rounding, bias_correction, equalization, weight_clipping
 from .scores import Score, answers, score
 
-__all__ = ["METHODS", "Repaired", "Step", "check_methods", "repair"]
+__all__ = ["METHODS", "RepairMethod", "Repaired", "Step", "check_methods", "repair"]
 
 MOST_SAMPLES = 256
+
+RepairMethod = Literal["equalization", "clipping", "rounding", "bias"]
+"""The names of ``METHODS``, which a type checker completes."""
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -136,7 +139,7 @@ METHODS: Mapping[str, Callable[[_State], tuple[_State, str]]] = MappingProxyType
 """The repairs by name, in the order in which they are applied."""
 
 
-def check_methods(methods: Sequence[str] | Literal["auto"]) -> tuple[str, ...]:
+def check_methods(methods: RepairMethod | Sequence[RepairMethod] | Literal["auto"]) -> tuple[str, ...]:
     """Returns the names of the repairs in the order in which they are applied; "auto" stands for all.
 
     Raises:
@@ -163,7 +166,7 @@ def repair(
     target: Target,
     *,
     ranges: Ranges,
-    methods: Sequence[str] | Literal["auto"] = "auto",
+    methods: Sequence[RepairMethod] | Literal["auto"] = "auto",
     observer: Observer | None = None,
     seed: int = 0,
     on_step: Callable[[Step], None] | None = None,
