@@ -14,7 +14,7 @@ from tfcompress.comparison.layer_errors import report_table
 from tfcompress.comparison.op_matching import match
 from tfcompress.conversion.converter import convert
 from tfcompress.errors import DataError, DeviceError, ModelError
-from tfcompress.metrics.tensor_differences import Difference
+from tfcompress.metrics.differences import Difference
 from tfcompress.system import child
 from tfcompress.tflite import flatbuffer
 

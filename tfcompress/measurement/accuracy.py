@@ -163,7 +163,7 @@ def _read(path: Path, file: File, samples: int) -> dict[str, np.ndarray]:
 
 def check_truth(file: File, truth: Truth, metrics: Sequence[Metric], name: str) -> None:
     """Refuses labels that the output has no place for, before an hour of inference, with a ``DataError``."""
-    if len(file.outputs) != 1 or metrics[0].truth != "classes":
+    if len(file.outputs) != 1 or metrics[0].labels != "classes":
         return
     shape = file.outputs[0].shape
     if None not in shape[1:]:

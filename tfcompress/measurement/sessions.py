@@ -82,7 +82,7 @@ class Plan:
         specs = tuple(InputSpec(info.name, (None, *info.shape[1:]), info.real_dtype) for info in file.inputs)
         with self.lock:
             if specs not in self.cache:
-                kind = next((m.truth for m in self.metrics if m.truth != "any"), "any")
+                kind = next((m.labels for m in self.metrics if m.labels != "any"), "any")
                 self.cache[specs] = load_truth(
                     self.data, specs, kind, scaling=self.scaling, allow_pickle=self.allow_pickle
                 )

@@ -8,47 +8,37 @@ from typing import TYPE_CHECKING
 from ..system.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .answers import argmax_agreement as argmax_agreement
-    from .answers import check_labels as check_labels
-    from .answers import class_scores as class_scores
-    from .answers import cosine as cosine
-    from .answers import decibels as decibels
-    from .answers import predicted_classes as predicted_classes
-    from .answers import step_difference as step_difference
-    from .answers import top1_accuracy as top1_accuracy
     from .average_precision import coco_map as coco_map
-    from .metric import METRICS as METRICS
-    from .metric import Metric as Metric
-    from .metric import MetricName as MetricName
-    from .metric import area_under_curve as area_under_curve
-    from .metric import confusion_matrix as confusion_matrix
-    from .metric import resolve_metrics as resolve_metrics
-    from .metric import top_k_accuracy as top_k_accuracy
-    from .tensor_differences import Difference as Difference
+    from .classification import area_under_curve as area_under_curve
+    from .classification import check_labels as check_labels
+    from .classification import class_scores as class_scores
+    from .classification import confusion_matrix as confusion_matrix
+    from .classification import predicted_classes as predicted_classes
+    from .classification import top1_accuracy as top1_accuracy
+    from .classification import top_k_accuracy as top_k_accuracy
+    from .differences import Difference as Difference
+    from .differences import argmax_agreement as argmax_agreement
+    from .differences import cosine as cosine
+    from .differences import decibels as decibels
+    from .differences import step_difference as step_difference
+    from .named_metrics import METRICS as METRICS
+    from .named_metrics import Metric as Metric
+    from .named_metrics import resolve_metrics as resolve_metrics
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "answers": [
-            "argmax_agreement",
+        "average_precision": ["coco_map"],
+        "classification": [
+            "area_under_curve",
             "check_labels",
             "class_scores",
-            "cosine",
-            "decibels",
-            "predicted_classes",
-            "step_difference",
-            "top1_accuracy",
-        ],
-        "average_precision": ["coco_map"],
-        "metric": [
-            "METRICS",
-            "Metric",
-            "MetricName",
-            "area_under_curve",
             "confusion_matrix",
-            "resolve_metrics",
+            "predicted_classes",
+            "top1_accuracy",
             "top_k_accuracy",
         ],
-        "tensor_differences": ["Difference"],
+        "differences": ["Difference", "argmax_agreement", "cosine", "decibels", "step_difference"],
+        "named_metrics": ["METRICS", "Metric", "resolve_metrics"],
     },
 )

@@ -15,7 +15,7 @@ IMAGE_SIDE = 1000.0  # boxes are fractions of the picture; COCO counts in pixels
 PADDING = -1
 
 
-def coco_map(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> float:
+def coco_map(outputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> float:
     """Returns COCO's mean average precision: over classes and over overlaps from 0.50 to 0.95.
 
     Reference:
@@ -23,7 +23,7 @@ def coco_map(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray])
 
     Args:
         outputs: of a model that ends in TFLite's detection postprocessing, as ``detections`` takes them.
-        truth: "boxes" of shape (n, most, 4) with [top, left, bottom, right] as fractions of the picture, and "classes" of
+        labels: "boxes" of shape (n, most, 4) with [top, left, bottom, right] as fractions of the picture, and "classes" of
             shape (n, most), -1 where a picture has fewer.
 
     Raises:
@@ -35,10 +35,10 @@ def coco_map(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray])
         >>> round(coco_map(outputs, {"boxes": boxes, "classes": classes}), 3)
         1.0
     """
-    return _counted(outputs, truth)[0]
+    return _counted(outputs, labels)[0]
 
 
-def coco_map50(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> float:
+def coco_map50(outputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> float:
     """Returns the mean average precision over classes at an overlap of 0.50, as Pascal VOC asks for.
 
     Reference:
@@ -47,7 +47,7 @@ def coco_map50(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray
 
     Args:
         outputs: as ``coco_map`` takes them.
-        truth: likewise.
+        labels: likewise.
 
     Raises:
         DataError: pycocotools is missing, or arrays have other shapes.
@@ -55,26 +55,26 @@ def coco_map50(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray
     Examples:
         >>> boxes, classes = np.array([[[0.1, 0.1, 0.5, 0.5]]]), np.array([[0]])
         >>> outputs = {"a": boxes + 0.02, "b": classes * 1.0, "c": np.array([[0.9]]), "d": np.array([1.0])}
-        >>> truth = {"boxes": boxes, "classes": classes}
-        >>> round(coco_map50(outputs, truth), 3), coco_map(outputs, truth) < 0.9
+        >>> labels = {"boxes": boxes, "classes": classes}
+        >>> round(coco_map50(outputs, labels), 3), coco_map(outputs, labels) < 0.9
         (1.0, True)
     """
-    return _counted(outputs, truth)[1]
+    return _counted(outputs, labels)[1]
 
 
-def _counted(outputs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> tuple[float, float]:
+def _counted(outputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> tuple[float, float]:
     """Returns the mean average precision over overlaps from 0.50 to 0.95, and at 0.50 alone."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise DataError("COCO's mAP needs pycocotools. Received: none. Type: pip install pycocotools") from error
-    if not isinstance(truth, Mapping) or not {"boxes", "classes"} <= set(truth):
+    if not isinstance(labels, Mapping) or not {"boxes", "classes"} <= set(labels):
         raise DataError(
             "COCO's mAP needs arrays boxes and classes. Received: other labels. Store both in the .npz file."
         )
     boxes, classes, scores = detections(outputs)
-    true_boxes, true_classes = np.asarray(truth["boxes"], np.float64), np.asarray(truth["classes"])
+    true_boxes, true_classes = np.asarray(labels["boxes"], np.float64), np.asarray(labels["classes"])
     if len(true_boxes) != len(boxes) or true_boxes.shape[:2] != true_classes.shape or true_boxes.shape[2:] != (4,):
         raise DataError(
             f"Boxes have shape ({len(boxes)}, most, 4). Received: {true_boxes.shape}, {true_classes.shape}."

@@ -1,24 +1,24 @@
-"""How good are a model's answers, and how far are two models apart?
+"""How good are a classifier's answers? Accuracy, confusion and area under the curve, from outputs and labels.
 
-Pure functions of arrays. They run no model and read no file: ``measurement`` and ``verification`` do.
+Pure functions of arrays. They run no model and read no file: ``measurement`` does.
 """
-
-import math
 
 import numpy as np
 
 from ..errors import DataError
 
 __all__ = [
-    "argmax_agreement",
+    "area_under_curve",
     "check_labels",
     "class_scores",
-    "cosine",
-    "decibels",
+    "confusion_matrix",
     "predicted_classes",
-    "step_difference",
     "top1_accuracy",
+    "top_k_accuracy",
 ]
+
+MOST_CLASSES = 1000  # of a confusion matrix that still fits a record
+TOP = 5
 
 
 def class_scores(outputs: np.ndarray) -> np.ndarray:
@@ -92,6 +92,101 @@ def top1_accuracy(outputs: np.ndarray, labels: np.ndarray, *, threshold: float |
     return float(np.mean(predicted_classes(scores, threshold=threshold) == labels))
 
 
+def top_k_accuracy(outputs: np.ndarray, labels: np.ndarray, k: int = TOP) -> float:
+    """Returns the fraction of samples whose label is among the k highest outputs.
+
+    A label that ties with the k-th output counts if fewer than k classes of a lower number or a higher output stand before
+    it, as if the classes were sorted by output, then by number.
+
+    Args:
+        outputs: shape (n, classes).
+        labels: shape (n,), integers.
+        k: how many answers a sample has. Default: 5.
+
+    Raises:
+        DataError: the labels do not match the outputs.
+
+    Examples:
+        >>> top_k_accuracy(np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]), np.array([1, 2]), k=2)
+        0.5
+    """
+    scores = class_scores(outputs)
+    labels = check_labels(labels, samples=len(scores), columns=scores.shape[1])
+    own = scores[np.arange(len(scores)), labels][:, None] if scores.shape[1] > 1 else scores
+    before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < labels[:, None]))
+    return float(np.mean(before.sum(axis=1) < k))
+
+
+def confusion_matrix(outputs: np.ndarray, labels: np.ndarray, *, threshold: float | None = None) -> np.ndarray:
+    """Returns how many samples of each label (row) got each answer (column), shape (classes, classes), int64.
+
+    Args:
+        outputs: shape (n, classes), or (n,) / (n, 1) for a binary model.
+        labels: shape (n,), integers.
+        threshold: of a binary model, as in ``predicted_classes``. Default: None.
+
+    Raises:
+        DataError: the labels do not match, or there are more than 1000 classes.
+
+    Examples:
+        >>> confusion_matrix(np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]), np.array([1, 0, 0]))
+        array([[1, 1],
+               [0, 1]])
+    """
+    scores = class_scores(outputs)
+    labels = check_labels(labels, samples=len(scores), columns=scores.shape[1])
+    classes = max(2, scores.shape[1])
+    if classes > MOST_CLASSES:
+        raise DataError(f"A confusion matrix is for at most {MOST_CLASSES} classes. Received: {classes}. Leave it out.")
+    found = np.zeros((classes, classes), np.int64)
+    np.add.at(found, (labels, predicted_classes(scores, threshold=threshold)), 1)
+    return found
+
+
+def area_under_curve(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the area under the receiver operating characteristic.
+
+    The probability that a sample of the class gets a higher output than one of another class, ties counting half; with
+    three or more classes the mean over classes against the rest.
+
+    Reference:
+        Hanley and McNeil, "The Meaning and Use of the Area under a Receiver Operating Characteristic (ROC) Curve", 1982.
+
+    Args:
+        outputs: shape (n, classes), or (n,) / (n, 1) for a binary model.
+        labels: shape (n,), integers.
+
+    Raises:
+        DataError: the labels do not match, or no class has samples both of it and of others.
+
+    Examples:
+        >>> area_under_curve(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
+        0.75
+    """
+    scores = class_scores(outputs)
+    labels = check_labels(labels, samples=len(scores), columns=scores.shape[1])
+    columns = {1: scores[:, -1]} if scores.shape[1] <= 2 else dict(enumerate(scores.T))
+    if scores.shape[1] == 2:
+        columns = {1: scores[:, 1] - scores[:, 0]}
+    areas = []
+    for number, column in columns.items():
+        is_class = labels == number
+        positives, negatives = int(is_class.sum()), int((~is_class).sum())
+        if positives and negatives:
+            wins = _ranks(column)[is_class].sum() - positives * (positives + 1) / 2
+            areas.append(wins / (positives * negatives))
+    if not areas:
+        raise DataError("An area under the curve needs samples of two classes. Received: labels of one class only.")
+    return float(np.mean(areas))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Returns ranks from 1, equal values sharing the mean of theirs."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[places.reshape(-1)]
+
+
 def check_labels(labels: np.ndarray, *, samples: int, columns: int) -> np.ndarray:
     """Returns the labels as an int64 array (n,) if a model with this many outputs can be scored with them.
 
@@ -131,98 +226,3 @@ def check_labels(labels: np.ndarray, *, samples: int, columns: int) -> np.ndarra
             "Check that the labels belong to this model and count from 0."
         )
     return labels.astype(np.int64)
-
-
-def argmax_agreement(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns how often two models give the same class, as a fraction of the samples.
-
-    Outputs with more axes, such as a segmentation (n, height, width, classes), are compared position by position.
-
-    Args:
-        first: outputs of one model, (n,) or (n, ..., classes).
-        second: outputs of the other on the same samples, same shape.
-
-    Raises:
-        ValueError: the shapes differ, or there is no sample.
-
-    Examples:
-        >>> argmax_agreement(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([[0.2, 0.8], [0.4, 0.6]]))
-        0.5
-    """
-    check_same_shape(first, second)
-    first, second = np.asarray(first), np.asarray(second)
-    classes = first.shape[-1] if first.ndim > 1 else 1
-    rows = first.reshape(-1, classes), second.reshape(-1, classes)
-    return float(np.mean(predicted_classes(rows[0]) == predicted_classes(rows[1])))
-
-
-def step_difference(first: np.ndarray, second: np.ndarray, scale: float) -> tuple[float, float]:
-    """Returns the largest and the mean absolute difference of two outputs, in quantization steps.
-
-    max |first - second| / scale and mean |first - second| / scale.
-
-    Args:
-        first: real-valued outputs of one model, any shape.
-        second: real-valued outputs of the other, same shape.
-        scale: the real size of one quantization step, above 0.
-
-    Raises:
-        ValueError: the shapes differ, there is no value, or the scale is not above 0.
-
-    Examples:
-        >>> step_difference(np.array([0.0, 1.0]), np.array([0.5, 1.0]), scale=0.25)
-        (2.0, 1.0)
-    """
-    check_same_shape(first, second)
-    if not scale > 0:
-        raise ValueError(f"scale must be above 0. Received: scale={scale}. Use the output's quantization scale.")
-    steps = np.abs(np.asarray(first, np.float64) - np.asarray(second, np.float64)) / scale
-    return float(steps.max()), float(steps.mean())
-
-
-def decibels(signal: float, noise: float) -> float:
-    """Returns the ratio of a signal's energy to an error's in decibels: the SQNR of a quantized tensor.
-
-    10 log10(signal / noise); infinite without an error, minus infinity for an error without a signal. Six decibels more
-    are one bit more.
-
-    Args:
-        signal: sum of the squares of the true values.
-        noise: sum of the squares of the differences.
-
-    Examples:
-        >>> decibels(100.0, 1.0), decibels(1.0, 0.0)
-        (20.0, inf)
-    """
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 and signal / noise > 0 else -math.inf
-
-
-def cosine(product: float, first: float, second: float) -> float:
-    """Returns the cosine similarity of two vectors from their products; 1 where both are zero, 0 where one is.
-
-    Args:
-        product: sum of the products of their values.
-        first: sum of the squares of the first.
-        second: sum of the squares of the second.
-
-    Examples:
-        >>> cosine(4.0, 4.0, 4.0), cosine(0.0, 0.0, 0.0)
-        (1.0, 1.0)
-    """
-    if first == 0 or second == 0:
-        return float(first == second)
-    return float(np.clip(product / math.sqrt(first) / math.sqrt(second), -1.0, 1.0))
-
-
-def check_same_shape(first: np.ndarray, second: np.ndarray) -> None:
-    """Refuses two arrays that cannot be compared value by value with a ``ValueError``.
-
-    Examples:
-        >>> check_same_shape(np.zeros(2), np.ones(2))
-    """
-    if np.shape(first) != np.shape(second) or np.size(first) == 0:
-        raise ValueError(
-            f"Outputs are compared on the same samples. Received shapes: {np.shape(first)} and {np.shape(second)}."
-        )

@@ -9,15 +9,8 @@ from tfcompress.data.arrays import InputSpec
 from tfcompress.data.labels import load_truth
 from tfcompress.errors import DataError
 from tfcompress.metrics.average_precision import coco_map, detections
-from tfcompress.metrics.metric import (
-    METRICS,
-    area_under_curve,
-    confusion_matrix,
-    exact_match,
-    mean_squared_error,
-    resolve_metrics,
-    top_k_accuracy,
-)
+from tfcompress.metrics.classification import area_under_curve, confusion_matrix, top_k_accuracy
+from tfcompress.metrics.named_metrics import METRICS, exact_match, mean_squared_error, resolve_metrics
 
 GENERATOR = np.random.default_rng(0)
 LABELS = GENERATOR.integers(0, 7, 200)

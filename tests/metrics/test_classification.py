@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tfcompress.errors import DataError
-from tfcompress.metrics.answers import argmax_agreement, class_scores, predicted_classes, step_difference, top1_accuracy
+from tfcompress.metrics.classification import class_scores, predicted_classes, top1_accuracy
+from tfcompress.metrics.differences import argmax_agreement, step_difference
 
 GENERATOR = np.random.default_rng(0)
 SCORES = GENERATOR.random((50, 7))
