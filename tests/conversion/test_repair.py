@@ -11,7 +11,12 @@ from tfcompress import TARGETS, lowering
 from tfcompress.calibration import calibrator
 from tfcompress.conversion.repair import METHODS, Score, check_methods, repair
 from tfcompress.conversion.repair.activations import capture, channel_bounds, on_grid
-from tfcompress.conversion.repair.adaptive_rounding import choose_rounding, round_weights
+from tfcompress.conversion.repair.adaptive_rounding import (
+    OutputError,
+    choose_rounding,
+    measure_output_error,
+    round_weights,
+)
 from tfcompress.conversion.repair.bias_correction import correct_bias, mean_outputs
 from tfcompress.conversion.repair.equalization import balance, equalize, find_pairs, rescale
 from tfcompress.conversion.repair.linear_layers import (
@@ -25,7 +30,6 @@ from tfcompress.conversion.repair.linear_layers import (
     scales_of,
     weights_of,
 )
-from tfcompress.conversion.repair.moments import Moments, measure_moments
 from tfcompress.conversion.repair.scores import answers, score
 from tfcompress.conversion.repair.weight_clipping import clip_weights, search_clips
 from tfcompress.data import loading
@@ -273,7 +277,7 @@ def random_moments(seed, groups=2, rows=4, columns=12, samples=60):
     meant = random.normal(size=(groups, rows, columns))
     inputs = np.abs(random.normal(size=(groups, samples, columns))) + random.normal(size=(groups, samples, 1))
     residual = 0.01 * random.normal(size=(groups, samples, rows))
-    moments = Moments(
+    moments = OutputError(
         inputs.transpose(0, 2, 1) @ inputs / samples,
         residual.transpose(0, 2, 1) @ inputs / samples,
         (residual**2).mean(axis=1),
@@ -528,7 +532,7 @@ def test_resnet8_loses_less_with_repair(shared_data):
 def test_moments_of_equal_inputs_have_no_residual():
     layer = Layer(0, "FULLY_CONNECTED", "y", 0, 3, 1, 2, (2, 3))
     inputs = np.arange(12, dtype=np.float32).reshape(4, 3)
-    moments = measure_moments(layer, np.ones((1, 2, 3)), inputs, inputs, positions=8)
+    moments = measure_output_error(layer, np.ones((1, 2, 3)), inputs, inputs, positions=8)
     np.testing.assert_allclose(moments.gram[0], inputs.T @ inputs / 4)
     assert not moments.cross.any()
     assert not moments.constant.any()

@@ -1,17 +1,18 @@
 """How TensorFlow's own models become a float ``.tflite`` flatbuffer: functions, modules, SavedModels and tf_keras models.
 
 A model of many functions is lowered by one signature. TFMOT's fake quantization comes out as trained ranges of tensors.
+A SavedModel of TensorFlow 1 is frozen by a session.
 """
 
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ModelError
 from ..layers import signatures
 from ..system import converter_silenced
-from . import keras2, tensorflow_v1
+from . import keras2
 from .keras_models import check_finite
 from .lowered import Lowered
 from .tracing import lower_call
@@ -19,6 +20,7 @@ from .tracing import lower_call
 __all__ = ["choose", "lower_function", "lower_legacy", "lower_saved_model"]
 
 DEFAULT_SIGNATURE = "serving_default"
+_REFERENCE_VARIABLES = ("Variable", "VariableV2")
 
 
 def choose(names: Sequence[str], wanted: str | None, *, place: str) -> str:
@@ -215,10 +217,10 @@ def lower_saved_model(
         signature = signature or ("__call__" if "__call__" in functions else None)
     key = choose(list(functions), signature, place=path)
     function = functions[key]
-    if key in loaded.signatures and tensorflow_v1.has_reference_variables(function):
+    if key in loaded.signatures and _has_reference_variables(function):
         with converter_silenced(debug=debug), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TensorFlow 1 is deprecated, which is no news to who saved with it
-            call, inputs = tensorflow_v1.freeze(path, key)
+            call, inputs = _freeze_v1(path, key)
         return lower_call(
             call, signatures.named_leaves(inputs), name=path, weights=weights, input_shapes=input_shapes, debug=debug
         )
@@ -234,6 +236,45 @@ def _load_serving(path: str, first: BaseException) -> Any:
     except (OSError, ValueError, RuntimeError, KeyError, tf.errors.OpError):
         reason = next((line.strip() for line in str(first).splitlines() if line.strip()), type(first).__name__)
         raise ModelError(f"The SavedModel cannot be read: {path} ({reason[:300]}). Export it again.") from first
+
+
+def _has_reference_variables(function: Any) -> bool:
+    """Returns whether a restored signature, a concrete function, reads variables of TensorFlow 1."""
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
+    return any(node.op in _REFERENCE_VARIABLES for node in nodes)
+
+
+def _freeze_v1(path: str, signature: str) -> tuple[Callable[..., Any], list[signatures.InputTensor]]:
+    """Returns the signature as a function of tensors without variables, and its inputs in the order it takes them.
+
+    Reference variables of TensorFlow 1 are no resources, so a session reads them.
+
+    Args:
+        path: the folder that holds ``saved_model.pb``, with a graph tagged "serve".
+        signature: the signature's key.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        loaded = v1.saved_model.load(session, ["serve"], path)
+        definition = loaded.signature_def[signature]
+        fed = {name: entry.name for name, entry in definition.inputs.items()}
+        fetched = {name: entry.name for name, entry in definition.outputs.items()}
+        nodes = [tensor.split(":")[0] for tensor in fetched.values()]
+        graph = v1.graph_util.convert_variables_to_constants(session, session.graph_def, nodes)
+        tensors = {name: session.graph.get_tensor_by_name(tensor) for name, tensor in fed.items()}
+        inputs = [
+            signatures.InputTensor(name, tuple(tensor.shape), tensor.dtype.name) for name, tensor in tensors.items()
+        ]
+
+    def call(*values: Any) -> dict[str, Any]:
+        feeds = dict(zip(fed.values(), values, strict=True))
+        results = tf.graph_util.import_graph_def(graph, feeds, list(fetched.values()), name="")
+        return dict(zip(fetched, results, strict=True))
+
+    return call, inputs
 
 
 def lower_legacy(
