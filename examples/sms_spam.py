@@ -77,15 +77,15 @@ def build(embedding: int, filters: int) -> Any:
 
 def answers(file: Path, folder: Path, tokenizer: Tokenizer, messages: Messages) -> list[str]:
     """Returns what the int8 model says about one test message of each class; writes the bundle."""
-    from tfcompress.bundling import device_folder
+    import tfcompress as tfc
     from tfcompress.tflite import open_model
 
     model = open_model(file)
     chosen = [int(np.flatnonzero(messages.y_test == label)[0]) for label in range(len(CLASSES))]
     ids = tokenizer([messages.test_texts[i] for i in chosen])
     said = next(iter(model.run(ids).values())).argmax(axis=1)
-    device_folder.write(
-        file.read_bytes(),
+    tfc.bundle(
+        file,
         folder / "bundle",
         source="sms_spam.keras",
         target="cpu-int8",

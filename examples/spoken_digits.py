@@ -111,12 +111,12 @@ def augment(x: Any, y: Any) -> tuple[Any, Any]:
 
 def answers(file: Path, folder: Path, sounds: Sounds) -> list[str]:
     """Returns what the int8 model hears in the first test recording of each digit; writes the bundle."""
-    from tfcompress.bundling import device_folder
+    import tfcompress as tfc
     from tfcompress.tflite import open_model
 
     model = open_model(file)
-    device_folder.write(
-        file.read_bytes(),
+    tfc.bundle(
+        file,
         folder / "bundle",
         source="spoken_digits.keras",
         target="cpu-int8",

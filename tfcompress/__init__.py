@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import metrics as metrics
     from . import zoo as zoo
+    from .bundling import Bundle as Bundle
+    from .bundling import bundle as bundle
     from .calibration import CalibrationOptions as CalibrationOptions
     from .calibration import observers as observers
+    from .comparison import Agreement as Agreement
+    from .comparison import compare as compare
     from .conversion import Conversion as Conversion
     from .conversion import convert as convert
     from .data import TFRecords as TFRecords
@@ -40,14 +44,18 @@ if TYPE_CHECKING:
     from .quantization import Target as Target
     from .quantization import targets as targets
     from .reporting import report as report
+    from .tflite import Inspection as Inspection
     from .tflite import Metadata as Metadata
+    from .tflite import inspect as inspect
 
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "bundling": ["Bundle", "bundle"],
         "calibration": ["CalibrationOptions"],
+        "comparison": ["Agreement", "compare"],
         "conversion": ["Conversion", "convert"],
         "data": ["TFRecords"],
         "distillation": ["distill"],
@@ -66,7 +74,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "qat": ["QuantizationAwareTraining"],
         "quantization": ["TARGETS", "Target"],
         "reporting": ["report"],
-        "tflite": ["Metadata"],
+        "tflite": ["Inspection", "Metadata", "inspect"],
     },
     modules=[
         "calibration.observers",

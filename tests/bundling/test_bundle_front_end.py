@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfcompress.bundling import device_folder
+from tfcompress.bundling import bundle, device_folder
 from tfcompress.data.log_mel import LogMel
 
 DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits" / "digits_int8.tflite"
@@ -32,7 +32,7 @@ def sound(front_end):
 
 
 def written(front_end, folder):
-    device_folder.write(DIGITS.read_bytes(), folder, source="words.keras", target="cpu-int8", front_end=front_end)
+    bundle(DIGITS.read_bytes(), folder, source="words.keras", target="cpu-int8", front_end=front_end)
     return folder
 
 

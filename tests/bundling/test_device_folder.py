@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfcompress.bundling import device_folder, op_resolver, snippets
+from tfcompress.bundling import bundle, device_folder, op_resolver, snippets
 from tfcompress.errors import DataError, ModelError, OutputError
 from tfcompress.quantization import supported_ops
 from tfcompress.tflite import metadata
@@ -43,7 +43,7 @@ def images():
 def folder(tmp_path_factory, digits, images):
     folder = tmp_path_factory.mktemp("bundles") / "digits"
     name = open_model(digits).inputs[0].name
-    device_folder.write(
+    bundle(
         digits,
         folder,
         source="/home/someone/digits.keras",
@@ -71,7 +71,7 @@ def test_the_card_says_what_is_known_and_no_more(folder, digits, tmp_path):
         assert text in card
     assert "someone" not in card and "cpu-int8" in card
     bare = tmp_path / "bare"
-    device_folder.write(digits, bare, source="m", target="t")
+    bundle(digits, bare, source="m", target="t")
     text = (bare / "MODEL_CARD.md").read_text()
     assert "Nothing was measured" in text and "accuracy" not in text
     assert not (bare / "labels.txt").exists() and not (bare / "samples.npz").exists()
@@ -83,7 +83,7 @@ def test_labels_and_normalisation_of_the_file_are_used(digits, tmp_path):
     content = metadata.attach(
         digits, name="n", version="3", labels=labels, normalisation={name: metadata.Normalisation(0, 255)}
     )
-    device_folder.write(content, tmp_path / "b", source="m", target="t")
+    bundle(content, tmp_path / "b", source="m", target="t")
     assert (tmp_path / "b" / "labels.txt").read_text().splitlines() == labels
     card = (tmp_path / "b" / "MODEL_CARD.md").read_text()
     assert "mean 0.0 and std 255.0" in card and "1.14.0" in card
@@ -92,7 +92,7 @@ def test_labels_and_normalisation_of_the_file_are_used(digits, tmp_path):
 def test_the_same_model_gives_the_same_bundle(digits, folder, images, tmp_path):
     name = open_model(digits).inputs[0].name
     options = {"source": "digits.keras", "target": "cpu-int8", "labels": LABELS, "samples": {name: images}}
-    device_folder.write(digits, tmp_path / "b", facts={"accuracy": "0.9 on 10 samples"}, **options)
+    bundle(digits, tmp_path / "b", facts={"accuracy": "0.9 on 10 samples"}, **options)
     for path in folder.iterdir():
         if path.suffix != ".npz":  # NumPy stores the time
             assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
@@ -149,7 +149,7 @@ def test_the_python_snippet_runs_without_arguments(folder):
 @pytest.mark.parametrize("file", ["mlperf_ad/ad01_int8", "mlperf_sww/str_ww_ref_model", "mnist/trained_lstm_int8"])
 def test_the_python_snippet_of_models_from_elsewhere(shared_data, tmp_path, file):
     content = (shared_data / f"{file}.tflite").read_bytes()
-    device_folder.write(content, tmp_path / "b", source=file, target="?")
+    bundle(content, tmp_path / "b", source=file, target="?")
     model = open_model(content)
     random = np.random.default_rng(1)
     arrays = {
@@ -257,14 +257,14 @@ def test_plain_text_ends_nothing(text):
 def test_an_existing_bundle_is_replaced_only_when_asked(folder, digits, tmp_path):
     place = tmp_path / "b"
     place.mkdir()  # an empty folder is no obstacle
-    device_folder.write(digits, place, source="a", target="t")
+    bundle(digits, place, source="a", target="t")
     with pytest.raises(OutputError, match="exists already"):
-        device_folder.write(digits, place, source="b", target="t")
-    device_folder.write(digits, place, source="b", target="t", overwrite=True)
+        bundle(digits, place, source="b", target="t")
+    bundle(digits, place, source="b", target="t", overwrite=True)
     assert (place / "MODEL_CARD.md").read_text().startswith("# b for t")
     (place / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="with notes.txt"):
-        device_folder.write(digits, place, source="c", target="t", overwrite=True)
+        bundle(digits, place, source="c", target="t", overwrite=True)
     assert (place / "notes.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b"]
 
@@ -275,34 +275,34 @@ def test_an_existing_bundle_is_replaced_only_when_asked(folder, digits, tmp_path
 def test_an_impossible_place_is_refused(digits, tmp_path, place, message):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=message):
-        device_folder.write(digits, tmp_path / place, source="a", target="t", overwrite=True)
+        bundle(digits, tmp_path / place, source="a", target="t", overwrite=True)
 
 
 def test_bad_input_leaves_nothing(digits, tmp_path):
     name = open_model(digits).inputs[0].name
     with pytest.raises(DataError):
-        device_folder.write(digits, tmp_path / "b", source="a", target="t", samples={name: np.zeros((2, 3))})
+        bundle(digits, tmp_path / "b", source="a", target="t", samples={name: np.zeros((2, 3))})
     with pytest.raises(ModelError):
-        device_folder.write(b"nothing", tmp_path / "b", source="a", target="t")
+        bundle(b"nothing", tmp_path / "b", source="a", target="t")
     with pytest.raises(ValueError, match="one line of text"):
-        device_folder.write(digits, tmp_path / "b", source="a", target="t", labels=["a\nb"])
+        bundle(digits, tmp_path / "b", source="a", target="t", labels=["a\nb"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_leaves_the_old_bundle(digits, tmp_path):
     """RLIMIT_FSIZE stands for the full disk: the C array is larger than the limit."""
     place = tmp_path / "b"
-    device_folder.write(digits, place, source="old", target="t")
+    bundle(digits, place, source="old", target="t")
     code = f"""
 import resource, signal, sys
 from pathlib import Path
-from tfcompress.bundling import device_folder as bundle
+from tfcompress.bundling import bundle
 from tfcompress.errors import OutputError
 content = Path({str(DIGITS)!r}).read_bytes()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    bundle.write(content, {str(place)!r}, source="new", target="t", overwrite=True)
+    bundle(content, {str(place)!r}, source="new", target="t", overwrite=True)
 except OutputError as error:
     print(error)
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfcompress.bundling import device_folder
+from tfcompress.bundling import bundle, device_folder
 from tfcompress.data.tokens import RESERVED, Tokenizer
 from tfcompress.errors import DataError
 
@@ -40,7 +40,7 @@ def tokenizer(request, messages):
 
 
 def written(tokenizer, folder):
-    device_folder.write(DIGITS.read_bytes(), folder, source="text.keras", target="cpu-int8", tokenizer=tokenizer)
+    bundle(DIGITS.read_bytes(), folder, source="text.keras", target="cpu-int8", tokenizer=tokenizer)
     return folder
 
 

@@ -1,10 +1,11 @@
-"""What goes to a device besides the file: the folder that a colleague needs to run the model.
+"""How does a file become a folder that a colleague can run on a device?
 
 A bundle holds the file, its labels, a model card with what was measured, a C array for microcontrollers, and a Python
 and a Kotlin snippet with this model's own names, shapes, scales and zero points. Nothing is measured here: the card
 repeats the facts that it is given and counts what is in the bytes.
 """
 
+import dataclasses
 import gzip
 import hashlib
 import os
@@ -18,69 +19,99 @@ import numpy as np
 
 from ..data import LogMel, Tokenizer
 from ..errors import OutputError
-from ..tflite import Model, flatbuffer, metadata, open_model
-from .c_array import array_files
+from ..system import checked_arguments
+from ..tflite import Model, ModelSource, flatbuffer, metadata, open_model, read_model
+from ..tflite.interpreter import is_in_memory
 from .front_end import FILES as FRONT_END_FILES
 from .front_end import front_end_files
 from .snippets import describe, plain, render
 
-__all__ = ["FILES", "write"]
+__all__ = ["FILES", "Bundle", "bundle", "check_folder"]
 
 MODEL = "model.tflite"
+ARRAY_FILES = ("model.h", "model.cc")
+TOKENIZER_FILES = ("vocabulary.txt", "tokenizer.py", "Tokenizer.kt")
+SAMPLES = "samples.npz"
 FILES = (
     MODEL,
     metadata.LABELS_FILE,
     "MODEL_CARD.md",
-    "model.h",
-    "model.cc",
+    *ARRAY_FILES,
     "run_model.py",
     "ModelArithmetic.kt",
     "ModelRunner.kt",
-    "samples.npz",
-    "vocabulary.txt",
-    "tokenizer.py",
-    "Tokenizer.kt",
+    SAMPLES,
+    *TOKENIZER_FILES,
     *FRONT_END_FILES,
 )
 """Names of the files that a bundle may hold, and of no others."""
 
-TOKENIZER_FILES = ("vocabulary.txt", "tokenizer.py", "Tokenizer.kt")
-
 KEPT_SAMPLES = 8
+BYTES_PER_ROW = 16
 
 
-def write(
-    tflite: bytes,
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A folder with a model and what a device needs to run it.
+
+    Args:
+        folder: where it is.
+        files: names of the files in it.
+
+    Examples:
+        >>> print(Bundle(Path("device"), ("model.tflite", "MODEL_CARD.md")))
+        device: model.tflite, MODEL_CARD.md
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The paths of the files."""
+        return tuple(self.folder / name for name in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns folder and files as plain JSON values."""
+        return {"folder": str(self.folder), "files": list(self.files)}
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {', '.join(self.files)}"
+
+
+@checked_arguments
+def bundle(
+    model: ModelSource,
     folder: str | os.PathLike,
     *,
-    source: str,
-    target: str,
+    source: str | None = None,
+    target: str | None = None,
     facts: Mapping[str, object] | None = None,
     labels: Sequence[str] | None = None,
     samples: Mapping[str, np.ndarray] | None = None,
     tokenizer: Tokenizer | None = None,
     front_end: LogMel | None = None,
     overwrite: bool = False,
-) -> list[Path]:
-    """Writes the folder under a temporary name and renames it: whole or not at all.
+) -> Bundle:
+    """Writes a folder with a file and what a device needs to run it; whole or not at all.
 
     Args:
-        tflite: the bytes of the finished file.
+        model: a ``Conversion``, the path of a finished ``.tflite`` file, or its bytes.
         folder: where the bundle is to be; its parent exists.
-        source: the model it came from; of a path the card keeps the last part.
-        target: what the file is for.
-        facts: what was measured, by the words for it, in the order of the card. Default: None, the card says so.
+        source: the model it came from; of a path the card keeps the last part. Default: as the conversion says, or the
+            file's own name.
+        target: what the file is for. Default: as the conversion says; for a file nothing is said.
+        facts: what was measured, by the words for it, in the order of the card. Default: the conversion's account; for a
+            file the card says that nothing was measured.
         labels: names of the classes in order of their index. Default: None, those in the file's metadata, if any.
         samples: by input name real numbers (n, ...) as the model sees them; up to 8 go into samples.npz with the
-            answers that the interpreter gives here, so that a port can be compared. Default: None, no samples.npz.
+            answers that the interpreter gives here, so that a port can be compared. ``{}`` for no samples.npz. Default: those that
+            the conversion kept; for a file none.
         tokenizer: how text becomes the ids that the model takes: its vocabulary and the same rule in Python and in
             Kotlin go along. Default: None.
         front_end: how sound becomes the features that the model takes: the same rule with these settings in Python, in
             Kotlin and in C goes along. Default: None.
         overwrite: whether an existing bundle may be replaced; a folder with other files never is. Default: False.
-
-    Returns:
-        The paths of the files.
 
     Raises:
         ModelError: the file cannot be opened.
@@ -89,56 +120,109 @@ def write(
         OutputError: the folder exists, holds other files, or cannot be written.
 
     Examples:
-        >>> content = Path("models/digits/digits_int8.tflite").read_bytes()
         >>> folder = Path(tempfile.mkdtemp()) / "digits"
-        >>> [path.name for path in write(content, folder, source="digits.keras", target="cpu-int8")][:3]
-        ['model.tflite', 'MODEL_CARD.md', 'model.h']
+        >>> written = bundle("models/digits/digits_int8.tflite", folder, target="cpu-int8")
+        >>> written.files[:3], written.folder.name
+        (('model.tflite', 'MODEL_CARD.md', 'model.h'), 'digits')
     """
     folder = Path(folder)
     check_folder(folder, overwrite=overwrite)
     if labels is not None:
         metadata.check_labels(labels)
-    model = open_model(tflite)
+    name, tflite = read_model(model)
+    said = _said_by(model)
+    samples = said.get("samples") if samples is None else samples
+    opened = open_model(tflite)
     stored = metadata.read(tflite)
     if labels is None and stored is not None:
         labels = stored.labels
-    files: dict[str, bytes | str] = {MODEL: tflite}
-    if labels is not None:
-        files[metadata.LABELS_FILE] = "".join(f"{label}\n" for label in labels)
-    sha256 = hashlib.sha256(tflite).hexdigest()
-    facts_of_model: dict[str, Any] = {
-        "source": plain(source.replace("\\", "/").rstrip("/").rpartition("/")[2] or source),
-        "target": plain(target),
-        "sha256": sha256,
+    origin = _last_part(source or said.get("source") or name)
+    target = target or said.get("target")
+    values: dict[str, Any] = {
+        "source": origin,
+        "origin": f"{origin} for {plain(target)}" if target else origin,
+        "sha256": hashlib.sha256(tflite).hexdigest(),
         "size": len(tflite),
-        "inputs": [describe(info) for info in model.inputs],
-        "outputs": [describe(info) for info in model.outputs],
+        "inputs": [describe(info) for info in opened.inputs],
+        "outputs": [describe(info) for info in opened.outputs],
         "labels": list(labels) if labels is not None else None,
-        "is_stateful": model.is_stateful,
-        "has_samples": samples is not None,
+        "is_stateful": opened.is_stateful,
+        "has_samples": bool(samples),
         "has_tokenizer": tokenizer is not None,
         "has_front_end": front_end is not None,
     }
-    files["MODEL_CARD.md"] = render(
+    files: dict[str, bytes | str] = {MODEL: tflite}
+    if labels is not None:
+        files[metadata.LABELS_FILE] = "".join(f"{label}\n" for label in labels)
+    files["MODEL_CARD.md"] = _card(tflite, stored, said.get("facts") if facts is None else facts, values)
+    files |= array_files(tflite, values["sha256"])
+    files |= {
+        name: render(f"{name}.jinja", **values) for name in ("run_model.py", "ModelArithmetic.kt", "ModelRunner.kt")
+    }
+    if tokenizer is not None:
+        files |= _tokenizer_files(tokenizer, origin)
+    if front_end is not None:
+        files |= front_end_files(front_end, origin)
+    kept = _answered(opened, samples) if samples else None
+    _write_folder(folder, files, kept)
+    return Bundle(folder, (*files, *([SAMPLES] if kept else [])))
+
+
+def _said_by(model: Any) -> dict[str, Any]:
+    """Returns what a conversion says of its file; nothing for a file."""
+    if not is_in_memory(model):
+        return {}
+    from ..conversion import Conversion
+
+    if not isinstance(model, Conversion):
+        return {}
+    facts: dict[str, str] = {}
+    for word, text in model.facts:  # a card has one row for each word
+        facts[word] = f"{facts[word]}; {text}" if word in facts else text
+    return {"source": model.source, "target": model.target.name, "facts": facts, "samples": model.samples}
+
+
+def _last_part(source: str) -> str:
+    return plain(source.replace("\\", "/").rstrip("/").rpartition("/")[2] or source)
+
+
+def _card(tflite: bytes, stored: Any, facts: Mapping[str, object] | None, values: Mapping[str, Any]) -> str:
+    return render(
         "MODEL_CARD.md.jinja",
-        **facts_of_model,
+        **values,
         gzip_size=len(gzip.compress(tflite, mtime=0)),
         ops=flatbuffer.op_counts(flatbuffer.parse(tflite)),
         facts={plain(str(key)): plain(str(value)) for key, value in (facts or {}).items()},
         metadata=stored,
     )
-    files |= array_files(tflite, sha256)
-    for name in ("run_model.py", "ModelArithmetic.kt", "ModelRunner.kt"):
-        files[name] = render(f"{name}.jinja", **facts_of_model)
-    if tokenizer is not None:
-        rule = {"source": facts_of_model["source"], "length": tokenizer.length, "unit": tokenizer.unit}
-        texts = [tokenizer.vocabulary_text(), *(render(f"{name}.jinja", **rule) for name in TOKENIZER_FILES[1:])]
-        files |= dict(zip(TOKENIZER_FILES, texts, strict=True))
-    if front_end is not None:
-        files |= front_end_files(front_end, facts_of_model["source"])
-    kept = _answered(model, samples) if samples is not None else None
-    _write_folder(folder, files, kept)
-    return [folder / name for name in (*files, *(["samples.npz"] if kept else []))]
+
+
+def array_files(content: bytes, sha256: str) -> dict[str, str]:
+    """Returns the texts of ``model.h`` and ``model.cc``: the model for a program that has no file system.
+
+    The linker puts the array into flash memory. It is aligned to 16 bytes, as TFLite Micro asks of a model, and compiles as
+    C11 and as C++11.
+
+    Args:
+        content: the bytes of the file.
+        sha256: their hash, 64 hexadecimal digits.
+
+    Examples:
+        >>> print(array_files(b"TFL3", "0" * 64)["model.cc"].splitlines()[-2])
+            0x54,0x46,0x4c,0x33,
+    """
+    rows = [
+        "0x" + content[start : start + BYTES_PER_ROW].hex(",").replace(",", ",0x") + ","
+        for start in range(0, len(content), BYTES_PER_ROW)
+    ]
+    values = {"size": len(content), "sha256": sha256, "rows": rows}
+    return {name: render(f"{name}.jinja", **values) for name in ARRAY_FILES}
+
+
+def _tokenizer_files(tokenizer: Tokenizer, source: str) -> dict[str, str]:
+    vocabulary, *code = TOKENIZER_FILES
+    rule = {"source": source, "length": tokenizer.length, "unit": tokenizer.unit}
+    return {vocabulary: tokenizer.vocabulary_text(), **{name: render(f"{name}.jinja", **rule) for name in code}}
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
@@ -185,7 +269,7 @@ def _write_folder(folder: Path, files: Mapping[str, bytes | str], arrays: Mappin
         for name, content in files.items():
             (new / name).write_bytes(content.encode() if isinstance(content, str) else content)
         if arrays is not None:
-            np.savez(new / "samples.npz", **arrays)  # type: ignore[arg-type]
+            np.savez(new / SAMPLES, **arrays)  # type: ignore[arg-type]
         if folder.exists():
             os.rename(folder, old)
         try:

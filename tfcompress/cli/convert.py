@@ -40,7 +40,10 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         result.calibration.save(values.save_calibration, overwrite=values.overwrite)
     written = [values.output]
     if values.bundle:
-        _bundle(result, request["metadata"].labels, values)
+        from ..bundling import bundle
+
+        labels = request["metadata"].labels
+        bundle(result, values.bundle, source=values.model, labels=labels, overwrite=values.overwrite)
         written.append(values.bundle)
     record = json.dumps({**_account(result, layers, values), "output": values.output}, indent=2)
     if values.report:
@@ -68,7 +71,7 @@ def _check_paths(values: flags.FlagValues) -> None:
         if path and path != "-":
             check_writable(path, overwrite=values.overwrite)
     if values.bundle:
-        from ..bundling.device_folder import check_folder
+        from ..bundling import check_folder
 
         check_folder(Path(values.bundle), overwrite=values.overwrite)
 
@@ -94,25 +97,6 @@ def _account(result: Any, layers: tuple, values: flags.FlagValues) -> dict[str, 
     from ..reporting import conversion_record
 
     return conversion_record(result, layers)
-
-
-def _bundle(result: Any, labels: Sequence[str] | None, values: flags.FlagValues) -> None:
-    """Writes the folder for a device."""
-    from ..bundling import device_folder
-
-    facts: dict[str, str] = {}
-    for word, text in result.facts:  # a card has one row for each word
-        facts[word] = f"{facts[word]}; {text}" if word in facts else text
-    device_folder.write(
-        result.tflite,
-        values.bundle,
-        source=values.model,
-        target=result.target.name,
-        facts=facts,
-        labels=labels,
-        samples=result.samples,
-        overwrite=values.overwrite,
-    )
 
 
 def _report(result: Any, layers: tuple, record: str, values: flags.FlagValues) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from ..data import InputSpec, Scaling, ScalingName, load_representative
 from ..errors import DataError
 from ..metrics import Difference, argmax_agreement
+from ..system import checked_arguments
 from ..system.text_tables import MISSING, columns, decibel_text, fields, number_text
 from ..tflite import ModelSource, TensorInfo, read_model
 from .layer_comparison import cores, file_errors
@@ -127,6 +128,7 @@ class Agreement:
         return agreement_text(self)
 
 
+@checked_arguments
 def compare(
     first: ModelSource,
     second: ModelSource,

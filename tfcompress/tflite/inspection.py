@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..system import checked_arguments
 from ..system.text_tables import MISSING, columns, count_text, fields, number_text, share_text
 from . import constant_tensors, flatbuffer, operands
 from .model_files import ModelSource, read_model
@@ -124,6 +125,7 @@ class Inspection:
         return inspection_text(self)
 
 
+@checked_arguments
 def inspect(source: ModelSource, *, run: bool = True, debug: bool = False) -> Inspection:
     """Returns what a ``.tflite`` file holds.
 
