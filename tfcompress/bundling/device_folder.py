@@ -21,7 +21,7 @@ from ..data import LogMel, Tokenizer
 from ..errors import OutputError
 from ..system import checked_arguments
 from ..tflite import Model, ModelSource, flatbuffer, metadata, open_model, read_model
-from ..tflite.interpreter import is_in_memory
+from ..tflite.model_files import is_in_memory
 from .front_end import FILES as FRONT_END_FILES
 from .front_end import front_end_files
 from .snippets import describe, plain, render
