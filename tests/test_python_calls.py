@@ -67,10 +67,9 @@ def test_bundle(result, samples, tmp_path):
     np.save(tmp_path / "x.npy", samples)
     flags = [f"--representative_data={tmp_path}/x.npy", f"--output={tmp_path}/m.tflite", f"--bundle={tmp_path}/typed"]
     assert main(["convert", f"--model={DIGITS}", "--target=cpu-int8", "--ranges=calibrated", *flags]) == 0
-    made = tfc.bundle(
-        tfc.convert(DIGITS, target="cpu-int8", ranges="calibrated", representative_data=tmp_path / "x.npy"),
-        tmp_path / "called",
-    )
+    calibrated = tfc.CalibrationOptions(ranges="calibrated")
+    converted = tfc.convert(DIGITS, target="cpu-int8", calibration=calibrated, representative_data=tmp_path / "x.npy")
+    made = tfc.bundle(converted, tmp_path / "called")
     assert made.to_json() == {"folder": str(tmp_path / "called"), "files": list(made.files)}
     assert str(made).startswith(f"{tmp_path / 'called'}: model.tflite, MODEL_CARD.md")
     assert sorted(made.files) == sorted(path.name for path in (tmp_path / "typed").iterdir())

@@ -134,7 +134,7 @@ def compare(
     second: ModelSource,
     data: Any = None,
     *,
-    scaling: ScalingName | str | Scaling | None = None,
+    scaling: ScalingName | Scaling | None = None,
     samples: int | None = None,
     threshold_db: float = THRESHOLD_DB,
     steps: float = STEPS,

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, overload
 
 from ..data import Scaling, ScalingName
 from ..metrics import Metric, MetricName, resolve_metrics
-from ..system import checked_arguments
+from ..system import checked_arguments, option_or_default
 from ..tflite import ModelSource
 from ..tflite.interpreter import check_threads
 from ..tflite.model_files import is_in_memory
@@ -41,7 +41,7 @@ class KerasModel(Protocol):
 
 
 Model: TypeAlias = ModelSource | KerasModel
-MetricChoice: TypeAlias = MetricName | str | Metric | Callable[..., Any]
+MetricChoice: TypeAlias = MetricName | Metric | Callable[..., Any]
 
 
 @overload
@@ -54,7 +54,7 @@ def measure(  # type: ignore[overload-overlap]  # a str is a sequence of str: th
     threads: int = 1,
     metric: MetricChoice | Sequence[MetricChoice] = "top1",
     reference: Model | None = None,
-    scaling: ScalingName | str | Scaling | None = None,
+    scaling: ScalingName | Scaling | None = None,
     latency: LatencyOptions | None = None,
     evaluation: EvaluationOptions | None = None,
     runtime: RuntimeOptions | None = None,
@@ -74,7 +74,7 @@ def measure(
     threads: int = 1,
     metric: MetricChoice | Sequence[MetricChoice] = "top1",
     reference: Model | None = None,
-    scaling: ScalingName | str | Scaling | None = None,
+    scaling: ScalingName | Scaling | None = None,
     latency: LatencyOptions | None = None,
     evaluation: EvaluationOptions | None = None,
     runtime: RuntimeOptions | None = None,
@@ -94,7 +94,7 @@ def measure(
     threads: int = 1,
     metric: MetricChoice | Sequence[MetricChoice] = "top1",
     reference: Model | None = None,
-    scaling: ScalingName | str | Scaling | None = None,
+    scaling: ScalingName | Scaling | None = None,
     latency: LatencyOptions | None = None,
     evaluation: EvaluationOptions | None = None,
     runtime: RuntimeOptions | None = None,
@@ -114,7 +114,7 @@ def measure(
     threads: int = 1,
     metric: MetricChoice | Sequence[MetricChoice] = "top1",
     reference: Model | None = None,
-    scaling: ScalingName | str | Scaling | None = None,
+    scaling: ScalingName | Scaling | None = None,
     latency: LatencyOptions | None = None,
     evaluation: EvaluationOptions | None = None,
     runtime: RuntimeOptions | None = None,
@@ -172,8 +172,10 @@ def measure(
         ValueError: threads must be a whole number from 1 to 256. Received: threads=0.
     """
     check_threads(threads)
-    latency, evaluation = latency or LatencyOptions(), evaluation or EvaluationOptions()
-    runtime, connection = runtime or RuntimeOptions(), connection or ConnectionOptions()
+    latency = option_or_default("latency", latency, LatencyOptions)
+    evaluation = option_or_default("evaluation", evaluation, EvaluationOptions)
+    runtime = option_or_default("runtime", runtime, RuntimeOptions)
+    connection = option_or_default("connection", connection, ConnectionOptions)
     several_models = not is_one_model(model)
     models: list[Any] = list(model) if several_models else [model]  # type: ignore[arg-type]
     several_devices = isinstance(device, Sequence) and not isinstance(device, str)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ..system import repr_without_defaults
 from .conditions import ACCELERATORS, APIS, Accelerator, Api
 
 __all__ = ["ConnectionOptions", "EvaluationOptions", "LatencyOptions", "RuntimeOptions"]
@@ -47,14 +48,13 @@ class LatencyOptions:
     profile: bool = False
     seed: int = 0
 
+    __repr__ = repr_without_defaults
+
     def __post_init__(self) -> None:
         _check_count("runs", self.runs, 1, "Leave it out for 100.")
         if self.warmup is not None:
             _check_count("warmup", self.warmup, 0, "Leave it out to run until the times are steady.")
         _check_count("seed", self.seed, 0, "Leave it out for 0.")
-
-    def __repr__(self) -> str:
-        return _shown(self)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -88,12 +88,11 @@ class EvaluationOptions:
     reset_state: bool = False
     allow_pickle: bool = False
 
+    __repr__ = repr_without_defaults
+
     def __post_init__(self) -> None:
         _check_count("batch", self.batch, 1, f"Leave it out for {DEFAULT_BATCH}.")
         _check_count("workers", self.workers, 0, "Leave it out to use all cores.")
-
-    def __repr__(self) -> str:
-        return _shown(self)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -127,6 +126,8 @@ class RuntimeOptions:
     xnnpack: bool = True
     cpus: Sequence[int] = ()
 
+    __repr__ = repr_without_defaults
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "cpus", tuple(self.cpus))
         for number in self.cpus:
@@ -143,9 +144,6 @@ class RuntimeOptions:
     def chosen_api(self) -> Api:
         """The interface that a file is run by."""
         return self.api or ("interpreter" if self.accelerator == "cpu" else "compiled")
-
-    def __repr__(self) -> str:
-        return _shown(self)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -174,22 +172,14 @@ class ConnectionOptions:
     benchmark_model: str | os.PathLike | None = None
     timeout_seconds: float | None = None
 
+    __repr__ = repr_without_defaults
+
     def __post_init__(self) -> None:
         if self.timeout_seconds is not None and not self.timeout_seconds > 0:
             raise ValueError(
                 f"timeout_seconds must be above 0. Received: timeout_seconds={self.timeout_seconds}. "
                 "Leave it out to wait for an hour."
             )
-
-    def __repr__(self) -> str:
-        return _shown(self)
-
-
-def _shown(options: Any) -> str:
-    """Returns a value as it would be written, without what is as it is by default."""
-    given = {field.name: (getattr(options, field.name), field.default) for field in dataclasses.fields(options)}
-    changed = [f"{name}={value!r}" for name, (value, default) in given.items() if value != default]
-    return f"{type(options).__name__}({', '.join(changed)})"
 
 
 def _check_count(name: str, value: Any, least: int, way_out: str) -> None:
