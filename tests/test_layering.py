@@ -63,7 +63,7 @@ ON_DEVICE = {
     "tflite.model_files",
     "tflite.interpreter",
     "measurement.latency",
-    "measurement.profiles",
+    "measurement.op_times",
     "measurement.conditions",
     "measurement.devices.on_device",
 }

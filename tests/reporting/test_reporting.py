@@ -11,7 +11,7 @@ from html_page import Page
 
 import tfcompress
 from tfcompress.errors import OutputError
-from tfcompress.measurement.profiles import OpTime, Profile
+from tfcompress.measurement.op_times import OpTime, Profile
 from tfcompress.measurement.records import Failure, example_measurement
 from tfcompress.reporting import plots
 from tfcompress.reporting.measurement_plots import pareto_front

@@ -105,8 +105,7 @@ def _write(values: flags.FlagValues, results: list[Any]) -> None:
 
 
 def _show(values: flags.FlagValues, results: list[Any], earlier: list[Any]) -> None:
-    from ..measurement import csv_text, json_lines, json_text, measurement_table
-    from ..measurement.profiles import comparison
+    from ..measurement import compare_profiles, csv_text, json_lines, json_text, measurement_table
 
     for name, write in (("json", json_text), ("json_lines", json_lines), ("csv", csv_text)):
         if values[name].value == "-":
@@ -120,7 +119,7 @@ def _show(values: flags.FlagValues, results: list[Any], earlier: list[Any]) -> N
     profiled = [record for record in measured if record.profile is not None]
     parts += [f"{record.name} on {record.device.name}:\n{record.profile}" for record in profiled]
     for record in profiled[1:]:
-        text = comparison(record.name, record.profile, profiled[0].name, profiled[0].profile)
+        text = compare_profiles(record.name, record.profile, profiled[0].name, profiled[0].profile)
         instruction = record.device.details.get("int8 dot product")
         parts.append(
             f"{text}\n  the processor's instruction for int8 dot products: {instruction}" if instruction else text

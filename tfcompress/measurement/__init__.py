@@ -10,12 +10,13 @@ from ..system.lazy import lazy_exports
 if TYPE_CHECKING:
     from .latency import Ratio as Ratio
     from .measuring import measure as measure
+    from .op_times import Profile as Profile
+    from .op_times import compare_profiles as compare_profiles
     from .options import ConnectionOptions as ConnectionOptions
     from .options import EvaluationOptions as EvaluationOptions
     from .options import LatencyOptions as LatencyOptions
     from .options import RuntimeOptions as RuntimeOptions
     from .parallel_devices import Interrupted as Interrupted
-    from .profiles import Profile as Profile
     from .records import Failure as Failure
     from .records import Measurement as Measurement
     from .records import Reference as Reference
@@ -31,9 +32,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "latency": ["Ratio"],
         "measuring": ["measure"],
+        "op_times": ["Profile", "compare_profiles"],
         "options": ["ConnectionOptions", "EvaluationOptions", "LatencyOptions", "RuntimeOptions"],
         "parallel_devices": ["Interrupted"],
-        "profiles": ["Profile"],
         "records": [
             "Failure",
             "Measurement",

@@ -1,6 +1,6 @@
 """What does a model on a device answer to the user's samples, and how good is that?
 
-The samples travel in parts, so that a board needs room for one of them only. ``sessions`` asks, ``scoring`` judges.
+The samples travel in parts, so that a board needs room for one of them only. ``sessions`` asks, ``metrics`` judges.
 """
 
 import dataclasses
@@ -99,7 +99,7 @@ def answers_of(
 
     Args:
         device: where it runs.
-        request: threads and the like, as ``devices.agent`` takes them.
+        request: threads and the like, as ``devices.on_device.agent`` takes them.
         path: of the model.
         file: what is known of it.
         truth: the samples.

@@ -1,6 +1,6 @@
 """What do many timed runs say? Medians, percentiles, and how far to trust them.
 
-Pure arithmetic on times in milliseconds. ``devices`` takes the times, ``records`` keeps the figures.
+Pure arithmetic on times in milliseconds. ``devices`` takes the times, ``records`` keeps what they say.
 """
 
 from __future__ import annotations

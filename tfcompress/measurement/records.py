@@ -1,6 +1,6 @@
 """What a measurement is, as a value that can be saved, diffed and reused.
 
-Holds numbers and writes them as JSON; ``measurement`` obtains them, ``tables`` and ``report`` show them.
+Holds numbers and writes them as JSON; ``measuring`` obtains them, ``tables`` and ``reporting`` show them.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import DataError
 from .conditions import DeviceInfo, Settings
 from .latency import Latency, Noise, Ratio
-from .profiles import Profile
+from .op_times import Profile
 
 __all__ = [
     "DeviceInfo",

@@ -19,7 +19,7 @@ from .accuracy import Answers, File, answers_of, check_truth, load_reference, re
 from .devices.device import Device
 from .devices.local import LocalDevice
 from .latency import Latency, Noise, Ratio
-from .profiles import Profile
+from .op_times import Profile
 from .records import DeviceInfo, Measurement, Settings
 
 __all__ = ["Job", "Plan", "Session"]

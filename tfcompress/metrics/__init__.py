@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .differences import step_difference as step_difference
     from .named_metrics import METRICS as METRICS
     from .named_metrics import Metric as Metric
+    from .named_metrics import MetricName as MetricName
     from .named_metrics import resolve_metrics as resolve_metrics
 
 __getattr__, __dir__, __all__ = lazy_exports(
@@ -39,6 +40,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "top_k_accuracy",
         ],
         "differences": ["Difference", "argmax_agreement", "cosine", "decibels", "step_difference"],
-        "named_metrics": ["METRICS", "Metric", "resolve_metrics"],
+        "named_metrics": ["METRICS", "Metric", "MetricName", "resolve_metrics"],
     },
 )

@@ -14,7 +14,7 @@ from ..data.scripts import names_a_function
 from ..errors import DataError
 from .classification import area_under_curve, top1_accuracy, top_k_accuracy
 
-__all__ = ["METRICS", "Metric", "exact_match", "mean_squared_error", "resolve_metrics"]
+__all__ = ["METRICS", "Metric", "MetricName", "exact_match", "mean_squared_error", "resolve_metrics"]
 
 Outputs = Mapping[str, np.ndarray]
 MetricName = Literal["top1", "top5", "auc", "mse", "exact", "coco_map", "coco_map50"]

@@ -29,7 +29,7 @@ def inspection_report(
     """Writes what a file holds as one self-contained HTML page.
 
     Args:
-        found: of ``inspection.inspect``.
+        found: of ``tflite.inspect``.
         path: where the page is to be.
         title: its heading. Default: the file's name.
         overwrite: whether an existing file may be replaced. Default: False.

@@ -51,7 +51,7 @@ MODULES = (
     "tflite/model_files.py",
     "tflite/interpreter.py",
     "measurement/latency.py",
-    "measurement/profiles.py",
+    "measurement/op_times.py",
     "measurement/conditions.py",
     "measurement/devices/on_device/machine.py",
     "measurement/devices/on_device/timing.py",

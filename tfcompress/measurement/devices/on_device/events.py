@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...profiles import OpTime, Profile
+from ...op_times import OpTime, Profile
 
 __all__ = ["Event", "mean_of_fastest", "profile_of", "reason_off"]
 

@@ -53,7 +53,7 @@ def warm_up(runs: Sequence[Run], count: int | None) -> tuple[int, bool | None]:
 
     Args:
         runs: what to run.
-        count: how often; None until the times of all have settled (``figures.is_steady``), at most 1000 times and 5
+        count: how often; None until the times of all have settled (``latency.is_steady``), at most 1000 times and 5
             seconds long.
 
     Returns:

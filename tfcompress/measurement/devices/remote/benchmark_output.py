@@ -13,7 +13,7 @@ from typing import Any
 
 from ....errors import DeviceError
 from ...latency import Latency
-from ...profiles import OpTime, Profile
+from ...op_times import OpTime, Profile
 
 __all__ = ["check_accelerator", "latency_of", "profile_of", "summary_of"]
 

@@ -1,6 +1,6 @@
 """Where the time of one inference goes, op by op, as a value: what each op takes, and what stayed off the delegate.
 
-Pure values; ``devices.profiler`` obtains them.
+Values only; ``devices.on_device.profiler`` obtains them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["OpTime", "Profile", "comparison"]
+__all__ = ["OpTime", "Profile", "compare_profiles"]
 
 TOP = 10
 WIDTH = 80
@@ -157,7 +157,7 @@ def family(name: str) -> str:
     return FAMILIES.get(plain, plain.replace("_", " ").title() if plain.isupper() or "_" in plain else plain)
 
 
-def comparison(name: str, profile: Profile, other_name: str, other: Profile) -> str:
+def compare_profiles(name: str, profile: Profile, other_name: str, other: Profile) -> str:
     """Returns why one file takes another time than the other: the differences by what ops do, the largest first.
 
     Answers "why is int8 slower than float here?": which ops, whether they left the delegate, and what conversions cost.
@@ -171,7 +171,7 @@ def comparison(name: str, profile: Profile, other_name: str, other: Profile) -> 
     Examples:
         >>> float_ = Profile((OpTime("Convolution (NHWC, F32) IGEMM", 0, 0, 1.0), OpTime("Softmax (NC, F32)", 1, 0, 0.1)), 1.1, 1.1, 9)
         >>> int8 = Profile((OpTime("Convolution (NHWC, QC8) IGEMM", 0, 0, 2.0), OpTime("SOFTMAX", 1, None, 0.4, "int8")), 2.4, 2.4, 9)
-        >>> print(comparison("int8", int8, "float", float_))
+        >>> print(compare_profiles("int8", int8, "float", float_))
         int8 takes 2.400 ms, float 1.100 ms: 2.18 times as long, +1.300 ms
           +1.000 ms  Convolution: 2.000 ms in 1 op instead of 1.000 ms in 1
           +0.300 ms  Softmax: 0.400 ms in 1 op instead of 0.100 ms in 1, off the delegate

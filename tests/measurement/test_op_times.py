@@ -9,7 +9,7 @@ import pytest
 from tfcompress.errors import DeviceError
 from tfcompress.measurement.devices.local import LocalDevice
 from tfcompress.measurement.devices.on_device.events import Event, profile_of, reason_off, split_runs
-from tfcompress.measurement.profiles import OpTime, Profile, comparison, family
+from tfcompress.measurement.op_times import OpTime, Profile, compare_profiles, family
 
 WHOLE, OPERATOR, DELEGATED = 1, 2, 8
 OPERATIONS = [{"op": "CONV_2D", "dtypes": ["int8"]}, {"op": "SOFTMAX", "dtypes": ["int8"]}]
@@ -104,7 +104,7 @@ def test_profile_survives_json_and_is_readable():
 def test_comparison_puts_the_largest_difference_first():
     slow = Profile((OpTime("Convolution (NHWC, QC8)", 0, 0, 3.0), OpTime("Convert (NC, F32, QS8)", 1, 0, 0.5)), 4, 4, 9)
     fast = Profile((OpTime("Convolution (NHWC, F32)", 0, 0, 1.0), OpTime("Softmax (NC, F32)", 1, 0, 0.1)), 1, 1, 9)
-    lines = comparison("int8", slow, "float", fast).splitlines()
+    lines = compare_profiles("int8", slow, "float", fast).splitlines()
     assert lines[0].startswith("int8 takes 3.500 ms, float 1.100 ms: 3.18 times as long")
     assert (
         "+2.000 ms  Convolution" in lines[1] and "+0.500 ms  Convert" in lines[2] and "-0.100 ms  Softmax" in lines[3]
