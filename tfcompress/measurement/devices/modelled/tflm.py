@@ -94,7 +94,7 @@ class TflmDevice:
 
     def _call(self, function: str, call: Mapping[str, Any], name: str) -> dict[str, Any]:
         return child.call(
-            f"devices.tflm:{function}",
+            f"{__name__}:{function}",
             call,
             place=name,
             runtime=RUNTIME,
