@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfcompress.measurement.tables import SHARES
-from tfcompress.system.text_tables import padded
+from tfcompress.system.text_tables import columns
 
 FILES = ("float32", "int8_ptq", "int8_qat")
 
@@ -77,13 +77,7 @@ def seed_table(measured: Sequence[Sequence[Any]]) -> list[str]:
             ]
             for row in files.values()
         ]
-        widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
-        left = max(len(name) for name in [metric, *files])
-        for name, cells in zip([metric, *files], [heads, *rows], strict=True):
-            line = [padded(name, left), *(padded(cell, -width) for cell, width in zip(cells, widths, strict=True))]
-            lines.append("  ".join(line).rstrip())
-            if name == metric:
-                lines.append("─" * len(lines[-1]))
+        lines += columns([metric, *heads], [[name, *cells] for name, cells in zip(files, rows, strict=True)], gap=2)
         lines.append("")
     return [*lines[:-1], "spread: highest minus lowest value"] if len(measured) > 1 else lines[:-1]
 

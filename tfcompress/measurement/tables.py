@@ -9,23 +9,22 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..system.text_tables import MISSING, cell_len, milliseconds_text, padded, shortened, size_text
+from ..system.text_tables import MISSING, WIDTH, columns, milliseconds_text, shortened, size_text
 
 if TYPE_CHECKING:
     from .records import Measurement, Result
 
 __all__ = ["csv_text", "measurement_table"]
 
-DEFAULT_WIDTH = 80
 SMALLEST_NAME = 12
 LONGEST_DEVICE = 18
-GAP = "  "
+GAP = 2
 SHARES = ("top1", "top5", "exact")  # shown in per cent
 HEADINGS = {"top1": "accuracy", "coco_map": "mAP", "coco_map50": "mAP50"}
-LEAST_DROPPED_FIRST = ("gzip", "p99", "p90", "size", "peak MB")  # what a narrow terminal can do without
+DISPENSABLE = ("gzip", "p99", "p90", "size", "peak MB")  # what a narrow terminal can do without, first things first
 
 
-def measurement_table(measurements: "Result | Iterable[Result]", *, width: int = DEFAULT_WIDTH) -> str:
+def measurement_table(measurements: "Result | Iterable[Result]", *, width: int = WIDTH) -> str:
     """Returns one aligned text table, a line per measurement, numbers flush right, without a line break at the end.
 
     Sizes are in kB (1000 bytes) or MB, times in milliseconds, peak memory in MB (10^6 bytes). A name that is too long
@@ -45,32 +44,28 @@ def measurement_table(measurements: "Result | Iterable[Result]", *, width: int =
         ────────────────────────────────────────────────────────────────────
         digits    97.2 %  24.0 kB  12.0 kB      0.100  0.120  0.200     60.0
     """
-    if width < DEFAULT_WIDTH:
-        raise ValueError(f"width must be at least {DEFAULT_WIDTH}. Received: width={width}.")
+    if width < WIDTH:
+        raise ValueError(f"width must be at least {WIDTH}. Received: width={width}.")
     results = as_list(measurements)
-    devices = [device_of(result) for result in results]
-    lefts = [[result.name.removesuffix(".tflite") for result in results]]
-    lefts += [[shortened(device, LONGEST_DEVICE) for device in devices]] if len(set(devices)) > 1 else []
-    columns = columns_of(results)
-    while True:
-        widths = [max(map(cell_len, cells)) for cells in [["model", *lefts[0]], *(["device", *c] for c in lefts[1:])]]
-        rights = {head: max(map(cell_len, [head, *cells])) for head, cells in columns.items()}
-        room = width - sum(widths[1:]) - sum(rights.values()) - len(GAP) * (len(widths) + len(rights) - 1)
-        droppable = [head for head in LEAST_DROPPED_FIRST if head in columns]
-        if room >= min(widths[0], SMALLEST_NAME) or not droppable or len(lefts) == 1:
-            break
-        del columns[droppable[0]]
-    widths[0] = min(widths[0], max(room, SMALLEST_NAME))
-    left = [padded(head, size) for head, size in zip(["model", "device"], widths, strict=False)]
-    lines = [GAP.join([*left, *(padded(head, -size) for head, size in rights.items())])]
-    lines.append("─" * cell_len(lines[0]))
-    for row, result in enumerate(results):
-        names = [padded(shortened(cells[row], size), size) for cells, size in zip(lefts, widths, strict=True)]
-        if is_failure(result):
-            lines += failure_lines(names, str(getattr(result, "reason", "")), width)
-        else:
-            lines.append(GAP.join([*names, *(padded(columns[head][row], -size) for head, size in rights.items())]))
-    return "\n".join([*(line.rstrip() for line in lines), *notes(results, width)])
+    devices = {device_of(result) for result in results}
+    shown = columns_of(results)
+    names = ["model", "device"] if len(devices) > 1 else ["model"]
+    headings = [*names, *shown]
+    rows = []
+    for number, result in enumerate(results):
+        row = [result.name.removesuffix(".tflite"), shortened(device_of(result), LONGEST_DEVICE)][: len(names)]
+        failed = [f"failed: {getattr(result, 'reason', '')}"]
+        rows.append(row + (failed if is_failure(result) else [cells[number] for cells in shown.values()]))
+    lines = columns(
+        headings,
+        rows,
+        left=range(len(names)),
+        smallest=SMALLEST_NAME,
+        dispensable=[headings.index(head) for head in DISPENSABLE if head in shown] if len(names) > 1 else (),
+        gap=GAP,
+        width=width,
+    )
+    return "\n".join([*lines, *notes(results, width)])
 
 
 def as_list(measurements: "Result | Iterable[Result]") -> "list[Result]":
@@ -127,13 +122,6 @@ def time_text(record: "Measurement", field: str, kinds: tuple[str, ...]) -> str:
         return MISSING
     value = record.estimates.get("inference ms") if record.latency is None else getattr(record.latency, field)
     return MISSING if value is None else milliseconds_text(value)
-
-
-def failure_lines(names: Sequence[str], reason: str, width: int) -> list[str]:
-    """Returns the row of a failure, its reason wrapped beside its name."""
-    start = GAP.join(names) + GAP
-    texts = textwrap.wrap(f"failed: {reason}", max(width - cell_len(start), 20), break_long_words=True) or ["failed"]
-    return [start + texts[0], *(" " * cell_len(start) + text for text in texts[1:])]
 
 
 def notes(results: "Sequence[Result]", width: int) -> list[str]:
