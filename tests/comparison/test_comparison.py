@@ -15,8 +15,7 @@ from tfcompress.comparison.op_matching import match
 from tfcompress.conversion.converter import convert
 from tfcompress.errors import DataError, DeviceError, ModelError
 from tfcompress.metrics.differences import Difference
-from tfcompress.system import child
-from tfcompress.tflite import flatbuffer
+from tfcompress.tflite import flatbuffer, run_interpreter
 
 X, _ = striped_pictures(64)
 GENERATOR = np.random.default_rng(0)
@@ -231,14 +230,16 @@ def test_a_file_that_litert_refuses_is_one_error(shared_data):
 
 def test_errors_come_back_from_the_child(tmp_path):
     with pytest.raises(ModelError, match="must exist"):
-        child.call("tfcompress.comparison.agreement:answer", {"first": str(tmp_path / "a"), "second": "b"}, place="a")
+        run_interpreter(
+            "tfcompress.comparison.agreement:answer", {"first": str(tmp_path / "a"), "second": "b"}, place="a"
+        )
     with pytest.raises(DeviceError, match="gave no answer"):
-        child.call("tfcompress.no_such_module:f", {}, place="a")
+        run_interpreter("tfcompress.no_such_module:f", {}, place="a")
 
 
 def test_a_loop_is_ended(tmp_path):
     with pytest.raises(DeviceError, match="within 0 s"):
-        child.call("tfcompress.tflite.trial:attempt", {"model": "x"}, place="the file", timeout_seconds=0.01)
+        run_interpreter("tfcompress.tflite.trial:attempt", {"model": "x"}, place="the file", timeout_seconds=0.01)
 
 
 def test_layer_errors_are_values(contents):
@@ -266,7 +267,7 @@ def test_mutated_files_end_in_an_answer_or_one_error(contents, tmp_path):
     for changed in _mutations(contents["cpu-int8"], 12):
         path.write_bytes(changed)
         try:
-            answer = child.call(
+            answer = run_interpreter(
                 "tfcompress.comparison.agreement:answer",
                 {"first": str(whole), "second": str(path)},
                 place="the files",

@@ -66,7 +66,17 @@ def warn_as_the_package(request, report):
 def hang(request, report):
     grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(request).write_text(f"{os.getpid()} {grandchild.pid}")
+    list(report.pieces)
     time.sleep(600)
+
+
+def add_up(request, report):
+    return sum(piece.sum() for piece, _ in zip(report.pieces, range(request), strict=False))
+
+
+def crash_at_the_second(request, report):
+    next(report.pieces)
+    os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class Odd(errors.StrictError):
@@ -109,6 +119,32 @@ def test_subclasses_come_back_as_the_class_that_is_known(temporary, kind, expect
     with pytest.raises(expected, match="gone") as caught:
         run_isolated(f"{HERE}:raise_it", (kind, "gone"))
     assert type(caught.value) is expected
+
+
+def ones(count):
+    return (np.ones(100_000) for _ in range(count))
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(5, 5), (9, 5), (1, 200)])
+def test_pieces_are_handed_over_as_they_are_asked_for(temporary, wanted, given):
+    assert run_isolated(f"{HERE}:add_up", wanted, pieces=ones(given)) == 100_000 * min(wanted, given)
+
+
+def test_an_error_between_the_pieces_is_the_callers(temporary):
+    def broken():
+        yield np.ones(3)
+        raise errors.DataError("no more")
+
+    with pytest.raises(errors.DataError, match="no more"):
+        run_isolated(f"{HERE}:add_up", 9, pieces=broken())
+
+
+def test_a_crash_between_the_pieces_is_explained_by_the_caller(temporary):
+    def explain(ended):
+        return errors.DeviceError(f"{ended.how}, {ended.said or 'silent'}")
+
+    with pytest.raises(errors.DeviceError, match="SIGSEGV, silent"):
+        run_isolated(f"{HERE}:crash_at_the_second", None, pieces=ones(200), explain=explain)
 
 
 def test_an_unexpected_error_is_one_line(temporary):
@@ -187,12 +223,13 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc to look for processes in")
+@pytest.mark.parametrize("pieces", ["None", "iter(lambda: time.sleep(0.1), 1)"], ids=["at once", "piece by piece"])
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
     ids=str,
 )
-def test_a_hanging_child_goes_with_its_parent(tmp_path, number, code):
+def test_a_hanging_child_goes_with_its_parent(tmp_path, number, code, pieces):
     temporary, note = tmp_path / "temporary", tmp_path / "pids"
     temporary.mkdir()
     # A run in the background starts with SIGINT ignored, and so would its children.
@@ -201,8 +238,9 @@ def test_a_hanging_child_goes_with_its_parent(tmp_path, number, code):
             sys.executable,
             "-c",
             (
-                "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-                f"from tfcompress.system.isolation import run_isolated as r; r('{HERE}:hang', {str(note)!r})"
+                "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+                "from tfcompress.system.isolation import run_isolated as r\n"
+                f"r('{HERE}:hang', {str(note)!r}, pieces={pieces})"
             ),
         ],
         env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

@@ -8,21 +8,15 @@ without ``unroll=True``). Such files go through ``calibration`` all the same: wh
 the loop stays float, with a QUANTIZE and a DEQUANTIZE at its ends.
 """
 
-import contextlib
 import copy
-import io
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 
 from ..data import Samples
 from ..errors import ConversionError
+from ..system import Ended, Reporter, run_isolated
 from ..tflite import flatbuffer, model_sha256
 from .calibrated_ranges import Calibration
 
@@ -40,9 +34,7 @@ _FUSED = frozenset(
         "SVDF",
     )
 )
-_FLOAT, _MEASURED, _REFUSED = "float.tflite", "measured.tflite", "tfcompress refused: "
 _SCRATCH_RANGE = (-1.0, 1.0)
-_LENGTH = 8  # bytes of the number before each sample in the pipe; 0 ends them
 _LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LSTM_INTERMEDIATES = 5  # what its calibrating kernel insists on: four gates and the hidden state
 
@@ -146,64 +138,37 @@ def with_ranges(content: bytes, calibration: Calibration) -> bytes:
 
 
 def _in_child(content: bytes, feeds: Iterator[list[np.ndarray]], hidden: tuple[str, ...], debug: bool) -> bytes:
-    """Returns the file with statistics, from a child process that gets the samples through a pipe."""
-    package = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join([str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, _FLOAT).write_bytes(content)
-        errors = Path(folder, "stderr")
-        with errors.open("wb") as log:
-            command = [sys.executable, "-m", f"{package.name}.calibration.converter_calibrator", folder]
-            child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stderr=None if debug else log, env={**os.environ, "PYTHONPATH": path}
-            )
-        pipe = cast(BinaryIO, child.stdin)
-        try:
-            with contextlib.suppress(BrokenPipeError), pipe:  # a child that ended early says why by its exit code
-                for arrays in feeds:
-                    packed = io.BytesIO()
-                    np.savez(packed, *arrays)
-                    pipe.write(packed.tell().to_bytes(_LENGTH, "little") + packed.getvalue())
-                pipe.write(bytes(_LENGTH))
-            code = child.wait()
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-        if code == 0:
-            return Path(folder, _MEASURED).read_bytes()
-        lines = [line for line in errors.read_text(errors="replace").splitlines() if line.startswith(_REFUSED)]
-    if code < 0 or not lines:
-        raise ConversionError(
+    """Returns the file with statistics, from a child process that is handed the samples one by one."""
+
+    def explain(ended: Ended) -> ConversionError:
+        return ConversionError(
             f"The tensors inside {', '.join(hidden) or 'the model'} can be measured by TFLiteConverter's calibrator only. "
-            f"Received: it crashed (exit code {code}). Build recurrent layers with unroll=True, or leave the loop in float "
-            "(allow_float=True)."
+            f"Received: it crashed (exit code {ended.code}). Build recurrent layers with unroll=True, or leave the loop in "
+            "float (allow_float=True)."
         )
-    raise ConversionError(
-        f"TFLiteConverter's calibrator must accept the model. Received: {lines[-1].removeprefix(_REFUSED)}. "
-        "Run with --debug for its log."
-    )
+
+    return run_isolated(f"{__name__}:measure_in_child", content, pieces=feeds, explain=explain, debug=debug)
 
 
-def _child(folder: str, pipe: BinaryIO) -> int:
-    """Calibrates the file in ``folder`` on the samples in ``pipe``; returns the exit code."""
+def measure_in_child(content: bytes, report: Reporter) -> bytes:
+    """Returns the file with statistics of the samples in ``report.pieces``; ``calibrate_by_converter`` calls it in a child.
+
+    Args:
+        content: bytes of the prepared file.
+        report: with a list of arrays for each sample, in the order of the file's inputs.
+
+    Raises:
+        ConversionError: the calibrator refuses the file.
+    """
     from tensorflow.lite.python.optimize import calibrator
 
-    content = Path(folder, _FLOAT).read_bytes()
-
-    def feeds() -> Iterator[list[np.ndarray]]:
-        while length := int.from_bytes(pipe.read(_LENGTH), "little"):
-            with np.load(io.BytesIO(pipe.read(length))) as arrays:
-                yield [arrays[name] for name in arrays.files]
-
     try:
-        measured = calibrator.Calibrator(content).calibrate(feeds)
+        return bytes(calibrator.Calibrator(content).calibrate(lambda: report.pieces))
     except (ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        print(f"{_REFUSED}{reason.rstrip('.')}", file=sys.stderr)
-        return 1
-    Path(folder, _MEASURED).write_bytes(bytes(measured))
-    return 0
+        raise ConversionError(
+            f"TFLiteConverter's calibrator must accept the model. Received: {reason.rstrip('.')}. Run with --debug for its log."
+        ) from error
 
 
 def _prepared(content: bytes) -> bytes:
@@ -246,7 +211,3 @@ def _range_of(tensor: Any) -> tuple[float, float] | None:
 
 def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else name
-
-
-if __name__ == "__main__":
-    sys.exit(_child(sys.argv[1], sys.stdin.buffer))

@@ -58,7 +58,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         check_writable(values.json, overwrite=values.overwrite)
     for path in values.model:
         _check_header(path)
-    from ..system import child
+    from ..tflite import run_interpreter
 
     first, second = values.model
     request = {
@@ -73,7 +73,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         "allow_pickle": values.allow_unsafe,
         "debug": values.debug,
     }
-    found = child.call(
+    found = run_interpreter(
         "tfcompress.comparison.agreement:answer", request, place=" or ".join(values.model), debug=values.debug
     )
     record = json.dumps(found["json"], indent=2, allow_nan=False) + "\n"

@@ -201,11 +201,12 @@ def compare(
     )
 
 
-def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+def answer(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
     """Compares in the child process of the command line: ``compare`` on plain JSON values.
 
     Args:
         request: the arguments of ``compare`` by name.
+        report: not called.
 
     Returns:
         ``text`` and ``json`` of the ``Agreement``.

@@ -1,8 +1,9 @@
 """How does work that may crash natively run without taking its caller along?
 
-In a child process: TensorFlow's converter ends a process with ``abort()`` where Python would raise, and native HDF5 may
-do the same on a damaged file. The child reports progress while it works; its result, its errors and its end by a signal
-all come back as values or as exceptions of the caller. What the function does is no concern of this module.
+In a child process: TensorFlow's converter ends a process with ``abort()`` where Python would raise, and so do LiteRT and
+HDF5 on some damaged files. The child reports progress while it works and may take data piece by piece; its result, its
+errors and its end by a signal all come back as values or as exceptions of the caller. What the function does is no concern
+of this module.
 """
 
 import contextlib
@@ -17,26 +18,62 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from .. import errors
 from ..errors import ConversionError
 
-__all__ = ["Reporter", "main", "run_isolated"]
+__all__ = ["Ended", "Reporter", "main", "run_isolated"]
 
 CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tfcompress.system.isolation import main; main()"
 PACKAGE = str(Path(__file__).resolve().parents[1])
 LONGEST_REASON = 300
+LENGTH_BYTES = 8  # before each piece: how long it is
 # What Python, glibc and LLVM print after the line that says why, or in place of one.
 NOISE = ("*** ", "Fatal Python error", "  File ", "Current thread", "Extension modules", "Stack dump", "#", "PLEASE ")
 OUT_OF_MEMORY = ("bad_alloc", "Cannot allocate memory", "out of memory", "MemoryError")
 CLASSES: dict[str, type[Exception]] = {
     **{name: getattr(errors, name) for name in errors.__all__},
-    **{kind.__name__: kind for kind in (ValueError, TypeError, OSError, MemoryError)},
+    **{kind.__name__: kind for kind in (ValueError, TypeError, OSError)},
 }
+
+
+class Ended(NamedTuple):
+    """How a child ended that left no result.
+
+    Attributes:
+        code: its exit code; for an end by a signal minus the signal's number.
+        stage: what it was doing, as it told; "" if it told nothing.
+        said: the last line of its standard error that tells something, or the message of ``raised``; may be "".
+        raised: the name of the exception's class that nobody expected; "" if there was none.
+
+    Examples:
+        >>> Ended(-11).how, Ended(3).how, Ended(-signal.SIGALRM).is_late
+        ('SIGSEGV', 'exit code 3', True)
+    """
+
+    code: int
+    stage: str = ""
+    said: str = ""
+    raised: str = ""
+
+    @property
+    def how(self) -> str:
+        """The signal's name, or the exit code."""
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        try:
+            return signal.Signals(-self.code).name
+        except ValueError:  # a real-time signal has no name
+            return f"signal {-self.code}"
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its time was over."""
+        return self.code == -signal.SIGALRM
 
 
 class Reporter:
@@ -44,9 +81,11 @@ class Reporter:
 
     Args:
         stream: where the lines go, text.
+        pieces: what the parent hands over piece by piece. Default: nothing.
 
     Attributes:
         now: the stage that was told last.
+        pieces: an iterator over what ``run_isolated`` was given as ``pieces``; each comes when it is asked for.
 
     Examples:
         >>> report = Reporter(sys.stdout)
@@ -56,9 +95,10 @@ class Reporter:
         {"done": 32, "total": 100}
     """
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], pieces: Iterable[Any] = ()) -> None:
         self._stream = stream
         self.now = ""
+        self.pieces = iter(pieces)
 
     def __call__(self, done: int, total: int | None) -> None:
         self._say({"done": done, "total": total})
@@ -73,12 +113,45 @@ class Reporter:
         self._stream.flush()
 
 
+def converter_error(ended: Ended) -> Exception:
+    """Returns the error for a child that converts a model, one line that says what to do.
+
+    Examples:
+        >>> converter_error(Ended(3, "lowering model.keras"))
+        ConversionError('The process gave no answer while lowering model.keras. Received: exit code 3. --debug shows its output.')
+    """
+    while_doing = f" while {ended.stage}" if ended.stage else ""
+    reason = f" ({ended.said})" if ended.said else ""
+    if ended.raised == "MemoryError":
+        said = ended.said or "nothing more could be allocated"
+        text = f"Memory ran out{while_doing}. Received: {said}. Free memory, use a smaller model, or fewer samples."
+    elif ended.raised:
+        text = f"The work ended in an unexpected {ended.raised}: {ended.said}. --debug shows where."
+    elif ended.code == -signal.SIGKILL or any(word in ended.said for word in OUT_OF_MEMORY):
+        text = (
+            f"The process was ended{while_doing}, as the system does when memory runs out{reason}. Received: "
+            f"{ended.how}. Free memory, use a smaller model, or fewer samples."
+        )
+    elif ended.is_late:
+        text = f"The process did not end in time{while_doing}{reason}. Received: SIGALRM. The file may be damaged."
+    elif ended.code < 0:
+        text = (
+            f"A native library crashed{while_doing}{reason}. Received: {ended.how}. The model may be damaged or hold "
+            "what the converter cannot take: save it again, or replace the layer. --debug shows the library's lines."
+        )
+    else:
+        text = f"The process gave no answer{while_doing}{reason}. Received: {ended.how}. --debug shows its output."
+    return ConversionError(text)
+
+
 def run_isolated(
     function_path: str,
     request: Any,
     *,
+    pieces: Iterable[Any] | None = None,
     on_progress: Callable[[int, int | None], None] | None = None,
-    timeout_seconds: int | None = None,
+    timeout_seconds: float | None = None,
+    explain: Callable[[Ended], Exception] = converter_error,
     debug: bool = False,
 ) -> Any:
     """Returns what a function answers to ``request`` in a new Python process.
@@ -91,8 +164,11 @@ def run_isolated(
         function_path: "package.module:function", called in the child as ``function(request, report)``; ``report`` is a
             ``Reporter``.
         request: any value that can be pickled.
+        pieces: values that can be pickled; the child finds them in ``report.pieces``, and each is made when there is room
+            for it in the pipe. A function that takes them reports no progress. Default: none.
         on_progress: called with (done, total or None) whenever the function reports. Default: nothing.
         timeout_seconds: after how long the system ends the child, also inside a native loop. Default: None, never.
+        explain: makes the error for a child that left no result. Default: a ``ConversionError`` in one line.
         debug: whether the child's output and tracebacks are shown on standard error. Default: False.
 
     Returns:
@@ -100,17 +176,20 @@ def run_isolated(
 
     Raises:
         TfcompressError: one that the function raised, of the same class and with the same message.
-        ValueError: likewise; and so are ``TypeError``, ``OSError`` and ``MemoryError``.
-        ConversionError: another exception, an end by a signal, the time is over, or no answer; one line that says what to do.
+        ValueError: likewise; and so are ``TypeError`` and ``OSError``.
+        ConversionError: another exception, an end by a signal, the time is over, or no answer; or what ``explain`` makes.
 
     Examples:
         >>> run_isolated("tfcompress.system.isolation:count_letters", "four")
         4
+        >>> run_isolated("tfcompress.system.isolation:count_letters", "four", pieces=["and", "more"])
+        11
     """
     with tempfile.TemporaryDirectory(prefix="tfcompress-", ignore_cleanup_errors=True) as name, _sigterm_raises():
         folder = Path(name)
         (folder / "tmp").mkdir()
-        (folder / "request").write_bytes(pickle.dumps((function_path, request, timeout_seconds, debug)))
+        order = (function_path, request, pieces is not None, timeout_seconds, debug)
+        (folder / "request").write_bytes(pickle.dumps(order))
         environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
         environment["TMPDIR"] = str(folder / "tmp")  # what a killed converter leaves behind goes with the folder
         with contextlib.ExitStack() as stack:
@@ -124,16 +203,33 @@ def run_isolated(
                 start_new_session=True,  # Ctrl-C at a terminal reaches this process alone, which then ends the child
             )
             stack.callback(_end, process)
+            if pieces is not None:
+                _hand_over(pieces, process.stdin)
             stage = _follow(process.stdout, on_progress)
             code = process.wait()
         answer = _answer(folder)
         if answer is None:
-            raise ConversionError(_obituary(code, stage, "" if debug else _last_words(folder / "stderr")))
+            raise explain(Ended(code, stage, "" if debug else _last_words(folder / "stderr")))
     for message in answer["warnings"]:
         warnings.warn(message, stacklevel=2)
+    if "raised" in answer:
+        raise explain(Ended(1, answer["stage"], answer["message"], answer["raised"]))
     if "error" in answer:
         raise CLASSES[answer["error"]](answer["message"])
     return answer["result"]
+
+
+def _hand_over(pieces: Iterable[Any], stream: Any) -> None:
+    """Writes each piece to the child with its length before it, and an end mark; a child that is gone says why by its end."""
+    for piece in pieces:
+        content = pickle.dumps(piece)
+        with contextlib.suppress(BrokenPipeError):
+            stream.write(len(content).to_bytes(LENGTH_BYTES, "little") + content)
+            continue
+        return
+    with contextlib.suppress(BrokenPipeError):
+        stream.write(bytes(LENGTH_BYTES))
+        stream.flush()
 
 
 def _follow(stream: Any, on_progress: Callable[[int, int | None], None] | None) -> str:
@@ -159,7 +255,8 @@ def _end(process: subprocess.Popen) -> None:
     process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            stream.close()
+            with contextlib.suppress(OSError):  # what the child did not read any more
+                stream.close()
 
 
 @contextlib.contextmanager
@@ -190,50 +287,21 @@ def _last_words(path: Path) -> str:
     return telling[-1][:LONGEST_REASON].rstrip(".") if telling else ""
 
 
-def _obituary(code: int, stage: str, said: str) -> str:
-    """Returns the one line for a child that left no answer."""
-    while_doing = f" while {stage}" if stage else ""
-    reason = f" ({said})" if said else ""
-    if code == -signal.SIGKILL or any(word in said for word in OUT_OF_MEMORY):
-        return (
-            f"The process was ended{while_doing}, as the system does when memory runs out{reason}. Received: "
-            f"{_how(code)}. Free memory, use a smaller model, or fewer samples."
-        )
-    if code == -signal.SIGALRM:
-        return f"The process did not end in time{while_doing}{reason}. Received: SIGALRM. The file may be damaged."
-    if code < 0:
-        return (
-            f"A native library crashed{while_doing}{reason}. Received: {_how(code)}. The model may be damaged or hold "
-            "what the converter cannot take: save it again, or replace the layer. --debug shows the library's lines."
-        )
-    return f"The process gave no answer{while_doing}{reason}. Received: {_how(code)}. --debug shows its output."
-
-
-def _no_memory(stage: str, reason: str) -> str:
-    while_doing = f" while {stage}" if stage else ""
-    return f"Memory ran out{while_doing}. Received: {reason}. Free memory, use a smaller model, or fewer samples."
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
 # The child's side.
 
 
 def main() -> None:
     """Runs the function that the folder in ``sys.argv[2]`` asks for and leaves the answer there."""
     folder = Path(sys.argv[2])
-    report = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever prints to standard output from here on does not disturb the reports
-    threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
-    function_path, request, timeout_seconds, debug = pickle.loads((folder / "request").read_bytes())
-    signal.alarm(timeout_seconds or 0)  # a native loop that holds the interpreter's lock stops every thread, not this
+    function_path, request, has_pieces, timeout_seconds, debug = pickle.loads((folder / "request").read_bytes())
+    watch = threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True)
+    report = Reporter(stream, _pieces(folder, watch) if has_pieces else ())
+    if not has_pieces:
+        watch.start()
+    # A native loop that holds the interpreter's lock stops every thread, not this.
+    signal.setitimer(signal.ITIMER_REAL, timeout_seconds or 0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         answer = _call(function_path, request, report, debug)
@@ -250,9 +318,6 @@ def _call(function_path: str, request: Any, report: Reporter, debug: bool) -> di
     module, _, function = function_path.partition(":")
     try:
         return {"result": getattr(importlib.import_module(module), function)(request, report)}
-    except MemoryError as error:
-        reason = " ".join(str(error).split())[:LONGEST_REASON].rstrip(".") or "nothing more could be allocated"
-        return {"error": "ConversionError", "message": _no_memory(report.now, reason)}
     except Exception as error:  # noqa: BLE001 - the boundary of the process: the parent raises it again
         if debug:
             import traceback
@@ -262,8 +327,26 @@ def _call(function_path: str, request: Any, report: Reporter, debug: bool) -> di
             if kind.__name__ in CLASSES and CLASSES[kind.__name__] is kind:
                 return {"error": kind.__name__, "message": str(error) or kind.__name__}
         text = " ".join(str(error).split())[:LONGEST_REASON].rstrip(".")
-        message = f"The work ended in an unexpected {type(error).__name__}: {text}. --debug shows where."
-        return {"error": "ConversionError", "message": message}
+        name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
+        return {"raised": name, "message": text, "stage": report.now}
+
+
+def _pieces(folder: Path, watch: threading.Thread) -> Iterator[Any]:
+    """Yields what the parent hands over, and watches the parent from then on."""
+    source = os.fdopen(0, "rb", closefd=False)
+    while True:
+        length = int.from_bytes(_exactly(source, LENGTH_BYTES, folder), "little")
+        if not length:
+            break
+        yield pickle.loads(_exactly(source, length, folder))
+    watch.start()
+
+
+def _exactly(source: IO[bytes], count: int, folder: Path) -> bytes:
+    content = source.read(count)
+    if len(content) < count:
+        _leave(folder)
+    return content
 
 
 def _leave_with_parent(folder: Path) -> None:
@@ -271,10 +354,14 @@ def _leave_with_parent(folder: Path) -> None:
     with contextlib.suppress(OSError):
         while os.read(0, 1):
             pass
+    _leave(folder)
+
+
+def _leave(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def count_letters(text: str, report: Reporter) -> int:
-    """Returns the length of ``text``; the example above."""
-    return len(text)
+    """Returns the length of ``text`` and of what else is handed over; the example above."""
+    return len(text) + sum(map(len, report.pieces))

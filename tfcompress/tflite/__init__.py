@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .tensors import TensorInfo as TensorInfo
     from .tensors import from_raw as from_raw
     from .tensors import to_raw as to_raw
+    from .trial import run_interpreter as run_interpreter
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -41,5 +42,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "model_files": ["ModelSource", "read_model"],
         "op_summaries": ["OpSummary", "summarize_ops"],
         "tensors": ["TensorInfo", "from_raw", "to_raw"],
+        "trial": ["run_interpreter"],
     },
 )

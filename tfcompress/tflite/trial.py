@@ -1,6 +1,7 @@
 """Does LiteRT take this file, and if not, why? Tried in a child process, as some damaged files end the process.
 
-Opens the file and runs it once on zeros. Nothing is measured and no answer of the model is looked at.
+``try_file`` opens the file and runs it once on zeros. Nothing is measured and no answer of the model is looked at.
+``run_interpreter`` does other work with an interpreter in such a child, and says in one line how it ended.
 """
 
 import importlib.metadata
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, TfcompressError
-from ..system import child
+from ..system import Ended, run_isolated
 
-__all__ = ["Trial", "attempt", "try_file"]
+__all__ = ["Trial", "attempt", "run_interpreter", "try_file"]
 
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 600.0
+TRIAL_SECONDS = 120.0
 BEGINNING = 12  # characters by which a repetition is recognised
 
 
@@ -46,7 +48,7 @@ class Trial:
         return f"runs on {self.runtime}, XNNPACK takes over {parts if self.delegate_nodes else 'nothing'}"
 
 
-def try_file(path: str | os.PathLike, *, timeout_seconds: float = TIMEOUT_SECONDS, debug: bool = False) -> Trial:
+def try_file(path: str | os.PathLike, *, timeout_seconds: float = TRIAL_SECONDS, debug: bool = False) -> Trial:
     """Returns how LiteRT takes a file, tried in a child process.
 
     Args:
@@ -56,7 +58,7 @@ def try_file(path: str | os.PathLike, *, timeout_seconds: float = TIMEOUT_SECOND
     """
     runtime = f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
     try:
-        found = child.call(
+        found = run_interpreter(
             "tfcompress.tflite.trial:attempt",
             {"model": str(path)},
             place="the file",
@@ -68,11 +70,61 @@ def try_file(path: str | os.PathLike, *, timeout_seconds: float = TIMEOUT_SECOND
     return Trial(runtime, found["refusal"], found["delegate_nodes"])
 
 
-def attempt(request: Mapping[str, Any]) -> dict[str, Any]:
+def run_interpreter(
+    function_path: str,
+    request: Mapping[str, Any],
+    *,
+    place: str,
+    runtime: str = "LiteRT",
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    debug: bool = False,
+) -> Any:
+    """Returns what a function answers to ``request`` in a child process, where it works on a file with an interpreter.
+
+    Args:
+        function_path: "package.module:function", as ``system.run_isolated`` takes it.
+        request: what it is called with.
+        place: how messages name what it works on: a file, or several.
+        runtime: how messages name the interpreter. Default: "LiteRT".
+        timeout_seconds: after which the child is ended. Default: 600.
+        debug: whether the child's own lines are shown on standard error. Default: False.
+
+    Raises:
+        TfcompressError: what the function raised, of the same class.
+        ValueError: likewise.
+        DeviceError: another exception, an end by a signal, without an answer, or not in time.
+
+    Examples:
+        >>> run_interpreter("tfcompress.system.isolation:count_letters", "four", place="nothing")
+        4
+    """
+
+    def explain(ended: Ended) -> DeviceError:
+        if ended.is_late:
+            return DeviceError(
+                f"{runtime} must be done with {place} within {timeout_seconds:.0f} s. Received: no answer. The file may "
+                "loop for ever; convert it again."
+            )
+        if ended.code < 0:
+            return DeviceError(
+                f"{runtime} crashed on {place} ({ended.how}), in a process of its own. The file is damaged or the memory "
+                "too small: convert it again, or free memory."
+            )
+        said = f"{ended.raised}: {ended.said}" if ended.raised else ended.said or "no message"
+        return DeviceError(f"The process that ran {place} gave no answer ({ended.how}): {said}")
+
+    try:
+        return run_isolated(function_path, request, timeout_seconds=timeout_seconds, explain=explain, debug=debug)
+    except (TypeError, OSError) as error:
+        raise explain(Ended(1, said=str(error), raised=type(error).__name__)) from error
+
+
+def attempt(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
     """Opens and runs the file here and returns what was said; ``try_file`` calls this in the child.
 
     Args:
         request: ``model``, the path.
+        report: not called.
     """
     from .interpreter import open_model
 

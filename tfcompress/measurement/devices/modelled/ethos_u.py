@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ....errors import DeviceError, ModelError
-from ....system import child
+from ....tflite import run_interpreter
 from ..remote.board import sha256_of
 from ..remote.protocol import Progress, last_line
 
@@ -118,7 +118,7 @@ class EthosUDevice:
         answer = self._profile(compiled) if request["kind"] == "profile" else self._latency(compiled)
         if request["kind"] == "latency":
             call = {"model": os.fspath(files["model"]), "name": name}
-            answer |= child.call("tfcompress.measurement.devices.on_device.agent:describe_file", call, place=name)
+            answer |= run_interpreter("tfcompress.measurement.devices.on_device.agent:describe_file", call, place=name)
         return {**answer, "complete": True, "sha256": {"model": digest}}
 
     def interrupt(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import DeviceError, ModelError
-from ....system import child
+from ....tflite import run_interpreter
 from ..on_device.agent import describe_device
 from ..remote.board import sha256_of
 from ..remote.protocol import Progress
@@ -76,7 +76,7 @@ class TflmDevice:
                 "pip install -c constraints.txt -e '.[tflm]'"
             )
         name = request.get("name") or str(files["model"])
-        known = child.call(
+        known = run_interpreter(
             "tfcompress.measurement.devices.on_device.agent:describe_file",
             {"model": os.fspath(files["model"]), "name": name},
             place=name,
@@ -93,7 +93,7 @@ class TflmDevice:
         return {**answer, "complete": True, "sha256": {"model": sha256_of(files["model"])}}
 
     def _call(self, function: str, call: Mapping[str, Any], name: str) -> dict[str, Any]:
-        return child.call(
+        return run_interpreter(
             f"{__name__}:{function}",
             call,
             place=name,
@@ -126,7 +126,7 @@ def arena_bytes(text: str) -> dict[str, int]:
 # The child's side.
 
 
-def arena_of(request: Mapping[str, Any]) -> dict[str, Any]:
+def arena_of(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
     """Runs a model once on zeros and returns what it needs.
 
     Args:
@@ -149,7 +149,7 @@ def arena_of(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def outputs_of(request: Mapping[str, Any]) -> dict[str, Any]:
+def outputs_of(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
     """Runs a model on samples and writes its raw outputs.
 
     Args:

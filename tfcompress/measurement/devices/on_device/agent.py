@@ -148,7 +148,7 @@ def latency(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe_file(request: Mapping[str, Any]) -> dict[str, Any]:
+def describe_file(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
     """Returns ``describe_model`` of a file, for devices that run it without this module.
 
     Args:

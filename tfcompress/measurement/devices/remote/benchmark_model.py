@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import DeviceError
-from ....system import child
-from ....tflite import TensorInfo
+from ....tflite import TensorInfo, run_interpreter
 from ..addresses import Adb
 from .adb import AdbChannel, phone_details
 from .benchmark_output import check_accelerator, delegate_nodes, latency_of, peak_bytes, profile_of, summary_of
@@ -241,7 +240,7 @@ class BenchmarkModel(Board):
 
     def _describe(self, request: Mapping[str, Any], model: Path) -> dict[str, Any]:
         name = request.get("name") or str(model)
-        return child.call(
+        return run_interpreter(
             "tfcompress.measurement.devices.on_device.agent:describe_file",
             {"model": str(model), "name": name},
             place=name,
