@@ -243,7 +243,7 @@ def cut(phone, lab, act, tool=None):
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    needle = "--graph=" if tool else "devices.agent"
+    needle = "--graph=" if tool else "on_device.agent"
     until = time.monotonic() + PATIENCE
     while not said and not phone.processes(needle) and time.monotonic() < until:
         time.sleep(0.1)
@@ -266,7 +266,7 @@ def test_daemon_dies_in_the_middle(lab, adb, tool):
 @lab_only
 def test_runner_dies_in_the_middle(lab, phone, adb):
     before = jobs(phone)
-    error = cut(phone, lab, lambda: phone.kill("devices.agent"))
+    error = cut(phone, lab, lambda: phone.kill("on_device.agent"))
     assert isinstance(error, DeviceError)
     assert f"on {phone.name} was ended by SIGKILL" in str(error)
     assert not phone.processes("python")
@@ -285,7 +285,7 @@ def test_ctrl_c_leaves_no_process_or_file_on_the_phone(lab, phone, adb, tmp_path
         text=True,
     )
     until = time.monotonic() + PATIENCE
-    while not (agents := list(phone.processes("devices.agent"))) and time.monotonic() < until:
+    while not (agents := list(phone.processes("on_device.agent"))) and time.monotonic() < until:
         time.sleep(0.1)
     job = Path(os.readlink(f"/proc/{agents[0]}/cwd"))
     child.send_signal(signal.SIGINT)

@@ -17,22 +17,22 @@ import pytest
 import tfcompress as tfc
 from models import compiled, tiny_cnn
 from tfcompress.measurement.devices.on_device.agent import MODULES
-from tfcompress.measurement.devices.remote import archive
+from tfcompress.measurement.devices.remote.board import agent_archive, agent_sources
 
 OLDEST = (3, 9)
 TRAVELS = {"numpy", "ai_edge_litert", "tflite_runtime"}
 PATIENCE = 60
 
 
-@pytest.mark.parametrize("name", sorted(archive.contents()))
+@pytest.mark.parametrize("name", sorted(agent_sources()))
 def test_python_3_9_reads_it(name):
-    ast.parse(archive.contents()[name], name, feature_version=OLDEST)
+    ast.parse(agent_sources()[name], name, feature_version=OLDEST)
 
 
-@pytest.mark.parametrize("name", sorted(archive.contents()))
+@pytest.mark.parametrize("name", sorted(agent_sources()))
 def test_python_3_9_runs_it(name):
     """No call or annotation that a newer Python brought: the grammar alone does not tell."""
-    tree = ast.parse(archive.contents()[name])
+    tree = ast.parse(agent_sources()[name])
     is_lazy = any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in tree.body)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -49,8 +49,8 @@ def test_python_3_9_runs_it(name):
 
 
 def test_it_imports_nothing_that_stays_behind():
-    own = {name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in archive.contents()}
-    for name, source in archive.contents().items():
+    own = {name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in agent_sources()}
+    for name, source in agent_sources().items():
         package = name.removesuffix(".py").split("/")[:-1]
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and node.level:
@@ -70,17 +70,17 @@ def test_it_imports_nothing_that_stays_behind():
 
 
 def test_it_holds_what_the_agent_names_and_is_the_same_each_time():
-    names = zipfile.ZipFile(io.BytesIO(archive.build())).namelist()
+    names = zipfile.ZipFile(io.BytesIO(agent_archive())).namelist()
     assert {f"tfcompress/{name}" for name in MODULES} <= set(names)
-    assert archive.sha256() == hashlib.sha256(archive.build()).hexdigest()
-    archive.build.cache_clear()
-    assert archive.sha256() == hashlib.sha256(archive.build()).hexdigest()
+    before = agent_archive()
+    agent_archive.cache_clear()
+    assert agent_archive() == before
 
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory):
-    path = tmp_path_factory.mktemp("archive") / hashlib.sha256(archive.build()).hexdigest()
-    path.write_bytes(archive.build())
+    path = tmp_path_factory.mktemp("archive") / hashlib.sha256(agent_archive()).hexdigest()
+    path.write_bytes(agent_archive())
     return path
 
 

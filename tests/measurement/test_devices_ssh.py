@@ -1,6 +1,7 @@
 """Boards over SSH: the same answers as here, files that are sent once, and one clear line for each thing that fails."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -21,8 +22,8 @@ from tfcompress.errors import DeviceError, ModelError
 from tfcompress.measurement import LatencyOptions
 from tfcompress.measurement.devices.addresses import Ssh, parse
 from tfcompress.measurement.devices.local import LocalDevice
-from tfcompress.measurement.devices.remote import archive
-from tfcompress.measurement.devices.remote.board import Board, sha256_of
+from tfcompress.measurement.devices.remote.board import Board, agent_archive
+from tfcompress.measurement.devices.remote.cache import sha256_of
 from tfcompress.measurement.devices.remote.ssh import SshChannel
 from tfcompress.measurement.measuring import measure
 from tfcompress.measurement.records import Failure
@@ -64,7 +65,7 @@ def while_it_runs(device, server, act):
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    wait_until(lambda: said or server.processes("devices.agent"), "the agent")
+    wait_until(lambda: said or server.processes("on_device.agent"), "the agent")
     act()  # during its imports, or later
     thread.join(PATIENCE)
     assert said, "no answer"
@@ -141,15 +142,15 @@ def test_files_travel_once_and_the_cache_can_be_listed_and_cleared(lab, boards, 
         board.run(SHORT, {"model": model}, {})
         files = server.root / folder[1:] / "files"
         written = {path.name: path.stat().st_mtime_ns for path in files.iterdir()}
-        assert sorted(written) == sorted([sha256_of(model), archive.sha256()])
-        assert [file.sha256 for file in board.cached()] == sorted(
+        assert sorted(written) == sorted([sha256_of(model), hashlib.sha256(agent_archive()).hexdigest()])
+        assert [file.sha256 for file in board.cache.cached()] == sorted(
             written, key=lambda name: -(files / name).stat().st_size
         )
     with opened(server, cache=folder) as board:
         board.run(SHORT, {"model": model}, {})
         assert {path.name: path.stat().st_mtime_ns for path in files.iterdir()} == written
-        board.clear()
-        assert board.cached() == []
+        board.cache.clear()
+        assert board.cache.cached() == []
     assert not (server.root / folder[1:]).exists()
 
     monkeypatch.setenv("TFCOMPRESS_SSH", server.environment["TFCOMPRESS_SSH"])
@@ -249,7 +250,7 @@ def test_no_python_then_no_litert_then_full_disk_then_install(lab, spare_board):
         answer = board.run(SHORT, {"model": model}, {})
         assert answer["device"]["runtime"].startswith("ai-edge-litert")
         assert board.kind == "emulated"
-        board.clear()
+        board.cache.clear()
     assert not (server.root / "root/none").exists()
 
 
@@ -269,7 +270,7 @@ def test_full_disk(lab, spare_board, tmp_path):
 def test_runner_killed_in_the_middle(boards):
     server = boards["cortex-a72"]
     with opened(server) as board:
-        error = while_it_runs(board, server, lambda: server.kill("devices.agent"))
+        error = while_it_runs(board, server, lambda: server.kill("on_device.agent"))
     assert isinstance(error, DeviceError)
     assert f"on {server.name} was ended by SIGKILL" in str(error)
     assert not server.processes("python")
@@ -304,7 +305,7 @@ def test_an_end_leaves_no_process_port_or_file(number, spare_board, tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    (agent, *_) = wait_until(lambda: spare_board.processes("devices.agent"), "the agent")
+    (agent, *_) = wait_until(lambda: spare_board.processes("on_device.agent"), "the agent")
     job = Path(os.readlink(f"/proc/{agent}/cwd"))
     assert job.name.startswith("job-")
     assert job.is_dir()

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..data import Samples
 from ..errors import ConversionError
-from ..system import Ended, Reporter, run_isolated
+from ..system import ChildExit, Reporter, run_isolated
 from ..tflite import flatbuffer, model_sha256
 from .calibrated_ranges import Calibration
 
@@ -140,7 +140,7 @@ def with_ranges(content: bytes, calibration: Calibration) -> bytes:
 def _in_child(content: bytes, feeds: Iterator[list[np.ndarray]], hidden: tuple[str, ...], debug: bool) -> bytes:
     """Returns the file with statistics, from a child process that is handed the samples one by one."""
 
-    def explain(ended: Ended) -> ConversionError:
+    def explain(ended: ChildExit) -> ConversionError:
         return ConversionError(
             f"The tensors inside {', '.join(hidden) or 'the model'} can be measured by TFLiteConverter's calibrator only. "
             f"Received: it crashed (exit code {ended.code}). Build recurrent layers with unroll=True, or leave the loop in "

@@ -18,8 +18,9 @@ from ..tflite import ModelSource
 from ..tflite.interpreter import check_threads
 from ..tflite.model_files import is_in_memory
 from .devices.device import Device
+from .devices.opening import open_device
 from .options import ConnectionOptions, EvaluationOptions, LatencyOptions, RuntimeOptions
-from .parallel_devices import measure_all, open_device
+from .parallel_devices import measure_all
 from .records import Measurement, Result, last_part
 from .sessions import Job, Plan
 
@@ -208,7 +209,7 @@ def measure(
             "scaling": scaling if isinstance(scaling, str) else None,
         }
         jobs = [job(stack, each, name, call, debug) for each, name in zip(models, labels, strict=True)]
-        opened = [stack.enter_context(open_device(each, debug, connection)) for each in devices]
+        opened = [stack.enter_context(open_device(each, connection=connection, debug=debug)) for each in devices]
         lone = not (several_models or several_devices)
         table = measure_all(opened, plan, jobs, latency.interleave, lone=lone)
     rows = [table[d, m] for m in range(len(jobs)) for d in range(len(opened))]

@@ -10,14 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import TfcompressError
 from .devices.device import Device
-from .devices.local import LocalDevice
-from .options import ConnectionOptions
 from .records import Failure, Result
 from .sessions import Job, Plan, Session
 
-__all__ = ["Interrupted", "measure_all", "open_device"]
+__all__ = ["Interrupted", "measure_all"]
 
-LOCAL = "local"
 SECONDS_TO_STOP = 30.0
 
 
@@ -146,32 +143,3 @@ def wait_for(threads: Sequence[threading.Thread], seconds: float | None = None) 
             if thread.is_alive():  # Ctrl-C may have come before the last was started
                 thread.join(0.1)
         left = None if left is None else left - 0.1 * len(threads)
-
-
-@contextlib.contextmanager
-def open_device(device: str | Device, debug: bool, connection: ConnectionOptions) -> Iterator[tuple[Device, str]]:
-    """Gives a device with the key of its machine; one that was named is closed after the block.
-
-    Raises:
-        ValueError: the name is unknown.
-    """
-    if not isinstance(device, str):
-        yield device, device.name
-        return
-    if device == LOCAL:
-        with contextlib.closing(LocalDevice()) as local:
-            yield local, LOCAL
-        return
-    from .devices.opening import resolve, same_machine
-
-    opened = resolve(
-        device,
-        install=connection.install,
-        benchmark_model=connection.benchmark_model,
-        timeout_seconds=connection.timeout_seconds,
-        debug=debug,
-    )
-    try:
-        yield opened, same_machine(device)
-    finally:
-        opened.close()

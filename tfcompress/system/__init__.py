@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .arguments import repr_without_defaults as repr_without_defaults
     from .files import check_writable as check_writable
     from .files import write_atomically as write_atomically
-    from .isolation import Ended as Ended
+    from .isolation import ChildExit as ChildExit
     from .isolation import Reporter as Reporter
     from .isolation import run_isolated as run_isolated
     from .quiet import converter_silenced as converter_silenced
@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "arguments": ["checked_arguments", "option_or_default", "repr_without_defaults"],
         "files": ["check_writable", "write_atomically"],
-        "isolation": ["Ended", "Reporter", "run_isolated"],
+        "isolation": ["ChildExit", "Reporter", "run_isolated"],
         "quiet": ["converter_silenced", "native_stderr_silenced"],
     },
 )

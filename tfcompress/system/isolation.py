@@ -26,7 +26,7 @@ from typing import IO, Any, NamedTuple
 from .. import errors
 from ..errors import ConversionError
 
-__all__ = ["Ended", "Reporter", "main", "run_isolated"]
+__all__ = ["ChildExit", "Reporter", "main", "run_isolated"]
 
 CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tfcompress.system.isolation import main; main()"
 PACKAGE = str(Path(__file__).resolve().parents[1])
@@ -41,7 +41,7 @@ CLASSES: dict[str, type[Exception]] = {
 }
 
 
-class Ended(NamedTuple):
+class ChildExit(NamedTuple):
     """How a child ended that left no result.
 
     Attributes:
@@ -51,7 +51,7 @@ class Ended(NamedTuple):
         raised: the name of the exception's class that nobody expected; "" if there was none.
 
     Examples:
-        >>> Ended(-11).how, Ended(3).how, Ended(-signal.SIGALRM).is_late
+        >>> ChildExit(-11).how, ChildExit(3).how, ChildExit(-signal.SIGALRM).is_late
         ('SIGSEGV', 'exit code 3', True)
     """
 
@@ -113,11 +113,11 @@ class Reporter:
         self._stream.flush()
 
 
-def converter_error(ended: Ended) -> Exception:
+def converter_error(ended: ChildExit) -> Exception:
     """Returns the error for a child that converts a model, one line that says what to do.
 
     Examples:
-        >>> converter_error(Ended(3, "lowering model.keras"))
+        >>> converter_error(ChildExit(3, "lowering model.keras"))
         ConversionError('The process gave no answer while lowering model.keras. Received: exit code 3. --debug shows its output.')
     """
     while_doing = f" while {ended.stage}" if ended.stage else ""
@@ -151,7 +151,7 @@ def run_isolated(
     pieces: Iterable[Any] | None = None,
     on_progress: Callable[[int, int | None], None] | None = None,
     timeout_seconds: float | None = None,
-    explain: Callable[[Ended], Exception] = converter_error,
+    explain: Callable[[ChildExit], Exception] = converter_error,
     debug: bool = False,
 ) -> Any:
     """Returns what a function answers to ``request`` in a new Python process.
@@ -209,11 +209,11 @@ def run_isolated(
             code = process.wait()
         answer = _answer(folder)
         if answer is None:
-            raise explain(Ended(code, stage, "" if debug else _last_words(folder / "stderr")))
+            raise explain(ChildExit(code, stage, "" if debug else _last_words(folder / "stderr")))
     for message in answer["warnings"]:
         warnings.warn(message, stacklevel=2)
     if "raised" in answer:
-        raise explain(Ended(1, answer["stage"], answer["message"], answer["raised"]))
+        raise explain(ChildExit(1, answer["stage"], answer["message"], answer["raised"]))
     if "error" in answer:
         raise CLASSES[answer["error"]](answer["message"])
     return answer["result"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, TfcompressError
-from ..system import Ended, run_isolated
+from ..system import ChildExit, run_isolated
 
 __all__ = ["Trial", "attempt", "run_interpreter", "try_file"]
 
@@ -99,7 +99,7 @@ def run_interpreter(
         4
     """
 
-    def explain(ended: Ended) -> DeviceError:
+    def explain(ended: ChildExit) -> DeviceError:
         if ended.is_late:
             return DeviceError(
                 f"{runtime} must be done with {place} within {timeout_seconds:.0f} s. Received: no answer. The file may "
@@ -116,7 +116,7 @@ def run_interpreter(
     try:
         return run_isolated(function_path, request, timeout_seconds=timeout_seconds, explain=explain, debug=debug)
     except (TypeError, OSError) as error:
-        raise explain(Ended(1, said=str(error), raised=type(error).__name__)) from error
+        raise explain(ChildExit(1, said=str(error), raised=type(error).__name__)) from error
 
 
 def attempt(request: Mapping[str, Any], report: Any) -> dict[str, Any]:

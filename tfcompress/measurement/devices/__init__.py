@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .device import Device as Device
     from .local import LocalDevice as LocalDevice
     from .opening import open_cache as open_cache
+    from .opening import open_device as open_device
     from .opening import resolve as resolve
 
 __getattr__, __dir__, __all__ = lazy_exports(
@@ -19,6 +20,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "device": ["Device"],
         "local": ["LocalDevice"],
-        "opening": ["open_cache", "resolve"],
+        "opening": ["open_cache", "open_device", "resolve"],
     },
 )

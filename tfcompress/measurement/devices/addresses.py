@@ -1,6 +1,6 @@
 """Which device does a name such as ``ssh://pi@raspberrypi.local`` mean?
 
-Names become values here, once; ``seam`` turns the values into devices. Nothing here opens a connection.
+Names become values here, once; ``opening`` turns the values into devices. Nothing here opens a connection.
 """
 
 import dataclasses

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ... import errors
-from .device import Progress
+from ...tflite import run_interpreter
+from .device import AnsweringDevice, Progress, Request
+from .protocol import Conversation, Ended
 
-__all__ = ["LocalDevice", "run_agent"]
+__all__ = ["LocalDevice", "describe_file", "run_agent"]
 
 AGENT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tfcompress.measurement.devices.on_device.agent import main; main()"
 SECONDS_TO_STOP = 20.0
 
 
-class LocalDevice:
+class LocalDevice(AnsweringDevice):
     """This machine, as a device. It starts a process per request, so that nothing of one is left in the next.
 
     Attributes:
@@ -41,127 +39,57 @@ class LocalDevice:
     kind = "measured"
 
     def __init__(self) -> None:
-        self._child: subprocess.Popen[str] | None = None
-        self._stopping = False
+        self._talk: LocalConversation | None = None
 
-    def run(
-        self,
-        request: Mapping[str, Any],
-        files: Mapping[str, Path],
-        results: Mapping[str, Path],
-        *,
-        progress: Progress | None = None,
-    ) -> dict[str, Any]:
+    def answer(self, request: Request) -> dict[str, Any]:
         """Returns the answer to one request; the child works on the files where they are.
 
         Args:
-            request: as ``agent`` takes it.
-            files: by key.
-            results: by key.
-            progress: called with (done, total). Default: None.
+            request: what is asked for.
 
         Raises:
             ModelError: the file cannot be opened.
             DeviceError: the interpreter failed, or the process ended by a signal or without an answer.
             KeyboardInterrupt: Ctrl-C was pressed twice; the child is gone.
         """
-        paths = {key: os.fspath(path) for key, path in {**files, **results}.items()}
-        return self._answer({**request, "paths": paths}, progress)
+        paths = {key: os.fspath(path) for key, path in {**request.files, **request.results}.items()}
+        return self._asked({**request.settings, "paths": paths}, request.name, request.progress)
 
     def interrupt(self) -> None:
         """Asks the running request to end early and to answer with what it has; does nothing without one."""
-        child = self._child
-        if child is not None and child.poll() is None:
-            self._stopping = True
-            child.send_signal(signal.SIGINT)
+        if self._talk is not None:
+            self._talk.interrupt()
 
     def close(self) -> None:
         """Ends the child of a request that still runs."""
-        child = self._child
-        if child is not None and child.poll() is None:
-            child.kill()
-            child.wait()
+        if self._talk is not None:
+            self._talk.close()
 
-    def _answer(self, request: Mapping[str, Any], progress: Progress | None) -> dict[str, Any]:
-        paths = request.get("paths") or {"model": request["model"]}
-        place = request.get("name") or ", ".join(path for key, path in paths.items() if key.startswith("model"))
-        with tempfile.TemporaryFile("w+", errors="replace") as said:
-            silent = not request.get("debug")
-            with self._started(said if silent else None) as child:
-                lines = self._talk(child, request, progress)
-            said.seek(0)
-            words = ([line for line in said.read().splitlines() if line.strip()] or ["no message"])[-1]
+    def _asked(self, request: Mapping[str, Any], place: str, progress: Progress | None = None) -> dict[str, Any]:
+        talk = self._talk = LocalConversation(
+            [sys.executable, "-P", "-c", AGENT, json.dumps(sys.path)],
+            request,
+            environment={key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"},
+            debug=bool(request.get("debug")),
+        )
         try:
-            return answer_of(lines, child.returncode, place, words)
+            reply, ended = talk.answer(progress=progress, stop_seconds=SECONDS_TO_STOP)
+        finally:
+            self._talk = None
+        try:
+            return answer_of(reply, ended, place)
         except errors.DeviceError as error:
-            if self._stopping:  # it had not begun yet
+            if talk.is_stopped:  # it had not begun yet
                 raise KeyboardInterrupt from error
             raise
-        finally:
-            self._stopping = False
-
-    @contextlib.contextmanager
-    def _started(self, stderr: IO[str] | None) -> Iterator[subprocess.Popen[str]]:
-        """Starts the child in a session of its own: Ctrl-C in a terminal is for this process, which asks the child."""
-        environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-c", AGENT, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            errors="replace",
-            env=environment,
-            start_new_session=True,
-        )
-        self._child = child
-        try:
-            yield child
-        finally:
-            if child.poll() is None:
-                child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                with contextlib.suppress(OSError):
-                    if pipe is not None:
-                        pipe.close()
-            self._child = None
-
-    def _talk(self, child: subprocess.Popen[str], request: Mapping[str, Any], progress: Progress | None) -> list[str]:
-        """Returns what the child says; at the first Ctrl-C it is asked to come to an end, at the second it is ended."""
-        assert child.stdin is not None and child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # a child that is gone already says why below
-            child.stdin.write(json.dumps(dict(request), default=list) + "\n")
-            child.stdin.flush()
-        lines: list[str] = []
-        reader = threading.Thread(target=_read, args=(child.stdout, lines, progress), daemon=True)
-        reader.start()
-        try:
-            _wait(reader)
-        except KeyboardInterrupt:
-            self.interrupt()
-            _wait(reader, SECONDS_TO_STOP)
-            if reader.is_alive():
-                raise
-        child.wait()
-        return lines
 
 
-def _read(stream: IO[str], lines: list[str], progress: Progress | None) -> None:
-    for line in stream:
-        if line.startswith('{"progress":'):
-            if progress is not None:
-                progress(*json.loads(line)["progress"])
-        elif line.strip():
-            lines.append(line)
+class LocalConversation(Conversation):
+    """A conversation with a child of this process, which a signal asks for an early answer."""
 
-
-def _wait(reader: threading.Thread, seconds: float | None = None) -> None:
-    """Waits in pieces, so that Ctrl-C is heard meanwhile."""
-    left = seconds
-    while reader.is_alive() and (left is None or left > 0):
-        reader.join(0.2)
-        left = None if left is None else left - 0.2
+    def stop(self) -> None:
+        """Sends SIGINT, which the agent takes for the wish to answer with what it has."""
+        self.send_signal(signal.SIGINT)
 
 
 def run_agent(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,34 +104,56 @@ def run_agent(request: Mapping[str, Any]) -> dict[str, Any]:
         ModelError: the file cannot be opened.
         DeviceError: the interpreter failed, or the process ended by a signal or without an answer.
     """
-    return LocalDevice()._answer(request, None)
+    return LocalDevice()._asked(request, request.get("name") or request["model"])
 
 
-def answer_of(lines: list[str], code: int, place: str, said: str) -> dict[str, Any]:
+def describe_file(model: Path, name: str) -> dict[str, Any]:
+    """Returns what LiteRT here says of a file that is to run elsewhere: its inputs, outputs and operations.
+
+    Args:
+        model: the file.
+        name: how messages call it.
+
+    Raises:
+        ModelError: LiteRT cannot open the file.
+        DeviceError: it crashed on the file.
+    """
+    request = {"model": os.fspath(model), "name": name}
+    return run_interpreter(f"{__name__}:describe_in_child", request, place=name)
+
+
+def describe_in_child(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
+    """Returns the same in the child that ``describe_file`` starts."""
+    from .on_device.agent import describe_model, open_named
+
+    return describe_model(open_named(request["model"], request["name"]))
+
+
+def answer_of(reply: Mapping[str, Any] | None, ended: Ended, place: str) -> dict[str, Any]:
     """Returns the answer that a finished child left, or raises what became of it.
 
     Args:
-        lines: of its standard output.
-        code: its exit code, as ``subprocess`` tells it.
+        reply: its last line; None without one that has the end mark.
+        ended: how it ended.
         place: how messages name what it worked on.
-        said: the last line of its standard error.
 
     Raises:
         TfcompressError: the answer is an error, or there is none.
 
     Examples:
-        >>> answer_of(['{"complete": true, "a": 1}'], 0, "m.tflite", "")
+        >>> answer_of({"complete": True, "a": 1}, Ended(0, b"", ""), "m.tflite")
         {'complete': True, 'a': 1}
     """
-    if code < 0:
+    if ended.code is not None and ended.code < 0:
         raise errors.DeviceError(
-            f"The process that ran {place} was ended by {signal.Signals(-code).name}. "
+            f"The process that ran {place} was ended by {signal.Signals(-ended.code).name}. "
             "The file is damaged or the memory too small: convert it again, or free memory."
         )
-    answer = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-    if code or not answer.get("complete"):
-        raise errors.DeviceError(f"The process that ran {place} gave no answer (exit code {code}): {said}")
-    if "error" in answer:
-        kind = ValueError if answer["error"] == "ValueError" else getattr(errors, answer["error"])
-        raise kind(answer["message"])
-    return answer
+    if ended.code or reply is None:
+        raise errors.DeviceError(
+            f"The process that ran {place} gave no answer (exit code {ended.code}): {ended.last_words}"
+        )
+    if "error" in reply:
+        kind = ValueError if reply["error"] == "ValueError" else getattr(errors, reply["error"])
+        raise kind(reply["message"])
+    return dict(reply)

@@ -1,4 +1,7 @@
-"""From a device's name to a device that can be measured on."""
+"""How does a device's name become a device that can be measured on, and is closed afterwards?
+
+``addresses`` reads the name. Modules of far devices are loaded only when one is named.
+"""
 
 import contextlib
 import os
@@ -6,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .remote.board import Board
+from ..options import ConnectionOptions
 from .addresses import Adb, EthosU, Local, Ssh, Tflm, parse
+from .device import Device
+from .local import LocalDevice
 
-__all__ = ["open_cache", "resolve", "same_machine"]
+if TYPE_CHECKING:
+    from .remote.cache import DeviceCache
+
+__all__ = ["open_cache", "open_device", "resolve", "same_machine"]
 
 
 def resolve(
@@ -42,8 +49,6 @@ def resolve(
         raise ValueError(f"benchmark_model runs on Android phones (adb://). Received: device={name!r}.")
     settings: dict[str, Any] = {"timeout_seconds": timeout_seconds, "debug": debug}
     if isinstance(address, Local):
-        from .local import LocalDevice
-
         return LocalDevice()
     if isinstance(address, Ssh):
         from .remote.board import Board
@@ -51,12 +56,13 @@ def resolve(
 
         return Board(SshChannel(address), install=install, **settings)
     if isinstance(address, Adb):
+        from .remote.adb import AdbChannel
         from .remote.benchmark_model import BenchmarkModel
-        from .remote.phone import Phone
+        from .remote.board import Board
 
         if benchmark_model is not None:
             return BenchmarkModel(address, Path(benchmark_model), **settings)
-        return Phone(address, **settings)
+        return Board(AdbChannel(address), **settings)
     if isinstance(address, Tflm):
         from .modelled.tflm import TflmDevice
 
@@ -81,8 +87,45 @@ def same_machine(name: str) -> str:
 
 
 @contextlib.contextmanager
-def open_cache(name: str) -> "Iterator[Board]":
-    """Gives the board or phone of a name, to list or clear what it keeps; needs no Python there.
+def open_device(
+    device: str | Device, *, connection: ConnectionOptions | None = None, debug: bool = False
+) -> Iterator[tuple[Device, str]]:
+    """Gives a device with the key of its machine; one that was named is closed after the block.
+
+    Args:
+        device: a name, or a device.
+        connection: how it is prepared and waited for. Default: ``ConnectionOptions()``.
+        debug: lets the far end's own lines through. Default: False.
+
+    Raises:
+        ValueError: the name is unknown.
+
+    Examples:
+        >>> with open_device("local") as (device, machine):
+        ...     print(device.name, device.kind, machine)
+        local measured local
+    """
+    if not isinstance(device, str):
+        yield device, device.name
+        return
+    if parse(device) == Local():  # beside others it is a device too, and has no use for how they are reached
+        opened: Any = LocalDevice()
+    else:
+        options = connection or ConnectionOptions()
+        opened = resolve(
+            device,
+            install=options.install,
+            benchmark_model=options.benchmark_model,
+            timeout_seconds=options.timeout_seconds,
+            debug=debug,
+        )
+    with contextlib.closing(opened):
+        yield opened, same_machine(device)
+
+
+@contextlib.contextmanager
+def open_cache(name: str) -> "Iterator[DeviceCache]":
+    """Gives the cache of a board or phone, to list or clear it; needs no Python there.
 
     Args:
         name: of a board or a phone.
@@ -98,7 +141,7 @@ def open_cache(name: str) -> "Iterator[Board]":
         ValueError: Boards (ssh://) and phones (adb://) keep files. Received: device='local'.
     """
     from .remote.adb import AdbChannel
-    from .remote.board import Board
+    from .remote.cache import DeviceCache
     from .remote.channel import Channel
     from .remote.ssh import SshChannel
 
@@ -112,5 +155,5 @@ def open_cache(name: str) -> "Iterator[Board]":
         raise ValueError(  # noqa: TRY004 - a name, not a type
             f"Boards (ssh://) and phones (adb://) keep files. Received: device={name!r}."
         )
-    with contextlib.closing(Board(channel)) as board:
-        yield board
+    with contextlib.closing(DeviceCache(channel)) as cache:
+        yield cache

@@ -4,23 +4,21 @@ Everything here is the compiler's model of the processor; nothing runs. Needs th
 """
 
 import csv
+import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ....errors import DeviceError, ModelError
-from ....tflite import run_interpreter
-from ..remote.board import sha256_of
-from ..remote.protocol import Progress, last_line
+from ..device import AnsweringDevice, Request
+from ..local import describe_file
+from ..protocol import command, last_line
 
 __all__ = ["Compiled", "EthosUDevice", "Fallback", "fallbacks"]
 
@@ -63,7 +61,7 @@ class Compiled(NamedTuple):
     fallbacks: list[Fallback]
 
 
-class EthosUDevice:
+class EthosUDevice(AnsweringDevice):
     """One of the Ethos-U processors, modelled by Vela with the system that Vela takes as typical for it.
 
     Args:
@@ -80,21 +78,11 @@ class EthosUDevice:
         self._debug = debug
         self._known: dict[str, Compiled] = {}
 
-    def run(
-        self,
-        request: Mapping[str, Any],
-        files: Mapping[str, Path],
-        results: Mapping[str, Path],
-        *,
-        progress: Progress | None = None,
-    ) -> dict[str, Any]:
+    def answer(self, request: Request) -> dict[str, Any]:
         """Returns the answer to "latency" (cycles and memory, no times) or "profile" (modelled time per operation).
 
         Args:
-            request: as ``agent`` takes it.
-            files: "model".
-            results: none.
-            progress: not called. Default: None.
+            request: what is asked for; its progress is not called.
 
         Raises:
             ModelError: the compiler refuses the file, or gives the processor nothing to do.
@@ -105,60 +93,45 @@ class EthosUDevice:
                 f"{self.name} needs the package {PACKAGE}. Received: not installed. In a clone of tfcompress: "
                 "pip install -c constraints.txt -e '.[ethos-u]'"
             )
-        if request["kind"] not in ("latency", "profile"):
+        if request.kind not in ("latency", "profile"):
             raise DeviceError(
-                f"{self.name} is modelled by a compiler and runs nothing. Received: {request['kind']!r}. Measure accuracy on "
+                f"{self.name} is modelled by a compiler and runs nothing. Received: {request.kind!r}. Measure accuracy on "
                 "tflm or local, whose integer arithmetic is the same within one step."
             )
-        name = request.get("name") or str(files["model"])
-        digest = sha256_of(files["model"])
+        digest = hashlib.sha256(request.model.read_bytes()).hexdigest()
         if digest not in self._known:
-            self._known[digest] = self._compile(files["model"], name)
-        compiled = self._known[digest]
-        answer = self._profile(compiled) if request["kind"] == "profile" else self._latency(compiled)
-        if request["kind"] == "latency":
-            call = {"model": os.fspath(files["model"]), "name": name}
-            answer |= run_interpreter("tfcompress.measurement.devices.on_device.agent:describe_file", call, place=name)
-        return {**answer, "complete": True, "sha256": {"model": digest}}
-
-    def interrupt(self) -> None:
-        """Does nothing: the compiler is done within seconds."""
-
-    def close(self) -> None:
-        """Does nothing: nothing outlives a request."""
+            self._known[digest] = self._compile(request.model, request.name)
+        if request.kind == "profile":
+            return self._profile(self._known[digest])
+        return {**self._latency(self._known[digest]), **describe_file(request.model, request.name)}
 
     def _compile(self, model: Path, name: str) -> Compiled:
         with tempfile.TemporaryDirectory(prefix="tfcompress-") as folder:
             local = Path(folder) / "model.tflite"
             shutil.copyfile(model, local)
-            try:
-                done = subprocess.run(
-                    [sys.executable, "-P", "-c", START, str(local), f"--accelerator-config={self.name}"]
-                    + [f"--output-dir={folder}/out", *FLAGS],
-                    capture_output=True,
-                    text=True,
-                    errors="replace",
-                    timeout=self._timeout_seconds,
-                    cwd=folder,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
+            ended = command(
+                [sys.executable, "-P", "-c", START, str(local), f"--accelerator-config={self.name}"]
+                + [f"--output-dir={folder}/out", *FLAGS],
+                folder=Path(folder),
+                timeout_seconds=self._timeout_seconds,
+            )
+            if self._debug:
+                sys.stderr.write(ended.text + ended.said)
+            if ended.code is None:
                 raise DeviceError(
                     f"Vela must be done with {name} within {self._timeout_seconds:.0f} s. Received: no end."
-                ) from error
-            if self._debug:
-                sys.stderr.write(done.stdout + done.stderr)
-            if done.returncode < 0:
+                )
+            if ended.code < 0:
                 raise DeviceError(
-                    f"Vela crashed on {name} (signal {-done.returncode}), in a process of its own. Convert the file again."
+                    f"Vela crashed on {name} (signal {-ended.code}), in a process of its own. Convert the file again."
                 )
             summaries = sorted(Path(folder, "out").glob("*_summary_*.csv"))
-            if done.returncode or not summaries:
-                reason = last_line(done.stderr or done.stdout)
+            if ended.code or not summaries:
+                reason = last_line(ended.said or ended.text)
                 raise ModelError(f"Vela refuses {name}: {reason}. Convert it again, in full integers and with batch 1.")
             tables = sorted(Path(folder, "out").glob("*per-layer.csv"))
             compiled = Compiled(
-                rows_of(summaries[0])[0], rows_of(tables[0]) if tables else [], fallbacks(done.stdout + done.stderr)
+                rows_of(summaries[0])[0], rows_of(tables[0]) if tables else [], fallbacks(ended.text + ended.said)
             )
         # A model in floats ends with exit code 0 and an empty table.
         if float(compiled.summary["cycles_npu"]) <= 0:

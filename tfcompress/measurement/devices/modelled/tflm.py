@@ -1,7 +1,7 @@
 """TensorFlow Lite Micro on this machine, as a device: which operations does it know, and how large is its arena?
 
 It answers as a microcontroller's interpreter does. It times nothing: how fast this machine is says nothing about a
-microcontroller. The interpreter ends the process on some files, so that it runs in a child (``main`` functions below),
+microcontroller. The interpreter ends the process on some files, so that it runs in a child (``arena_of`` and ``outputs_of``),
 and needs the extra ``tflm``.
 """
 
@@ -11,16 +11,15 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ....errors import DeviceError, ModelError
 from ....tflite import run_interpreter
+from ..device import AnsweringDevice, Request
+from ..local import describe_file
 from ..on_device.agent import describe_device
-from ..remote.board import sha256_of
-from ..remote.protocol import Progress
 
 __all__ = ["TflmDevice", "arena_bytes", "outputs_of"]
 
@@ -34,7 +33,7 @@ UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)'|Unresolved cust
 ALLOCATION = re.compile(r"\[RecordingMicroAllocator\] Arena allocation (total|head|tail) (\d+) bytes")
 
 
-class TflmDevice:
+class TflmDevice(AnsweringDevice):
     """TensorFlow Lite Micro's interpreter as ``tflite-micro`` brings it for x86-64.
 
     Args:
@@ -48,23 +47,12 @@ class TflmDevice:
     def __init__(self, *, timeout_seconds: float | None = None, debug: bool = False):
         self._timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
         self._debug = debug
-        self._stopped = False
 
-    def run(
-        self,
-        request: Mapping[str, Any],
-        files: Mapping[str, Path],
-        results: Mapping[str, Path],
-        *,
-        progress: Progress | None = None,
-    ) -> dict[str, Any]:
-        """Returns the answer to one request.
+    def answer(self, request: Request) -> dict[str, Any]:
+        """Returns the answer to "latency" (no times) or "outputs".
 
         Args:
-            request: as ``agent`` takes it; "latency" is answered without times, "outputs" with answers.
-            files: local files by key.
-            results: where the outputs go.
-            progress: called once all is done. Default: None.
+            request: what is asked for; its progress is called once all is done.
 
         Raises:
             ModelError: the file cannot be opened, or holds operations that the interpreter does not know.
@@ -75,38 +63,27 @@ class TflmDevice:
                 f"tflm needs the package {PACKAGE} (x86-64). Received: not installed. In a clone of tfcompress: "
                 "pip install -c constraints.txt -e '.[tflm]'"
             )
-        name = request.get("name") or str(files["model"])
-        known = run_interpreter(
-            "tfcompress.measurement.devices.on_device.agent:describe_file",
-            {"model": os.fspath(files["model"]), "name": name},
-            place=name,
-        )
-        call = {"model": os.fspath(files["model"]), "name": name, "known": known}
-        if request["kind"] == "outputs":
-            call |= {"inputs": os.fspath(files["inputs"]), "outputs": os.fspath(results["outputs"])}
-            call |= {"reset_state": bool(request.get("reset_state"))}
-        elif request["kind"] != "latency":
-            raise DeviceError(f"tflm cannot answer {request['kind']!r}: it times nothing. Ask for accuracy or memory.")
-        answer = self._call("outputs_of" if request["kind"] == "outputs" else "arena_of", call, name)
-        if progress is not None and "samples" in answer:
-            progress(answer["samples"], answer["samples"])
-        return {**answer, "complete": True, "sha256": {"model": sha256_of(files["model"])}}
+        known = describe_file(request.model, request.name)
+        call: dict[str, Any] = {"model": os.fspath(request.model), "name": request.name, "known": known}
+        if request.kind == "latency":
+            return self._call("arena_of", call)
+        if request.kind != "outputs":
+            raise DeviceError(f"tflm cannot answer {request.kind!r}: it times nothing. Ask for accuracy or memory.")
+        call |= {"inputs": os.fspath(request.files["inputs"]), "outputs": os.fspath(request.results["outputs"])}
+        answer = self._call("outputs_of", {**call, "reset_state": bool(request.settings.get("reset_state"))})
+        if request.progress is not None:
+            request.progress(answer["samples"], answer["samples"])
+        return answer
 
-    def _call(self, function: str, call: Mapping[str, Any], name: str) -> dict[str, Any]:
+    def _call(self, function: str, call: Mapping[str, Any]) -> dict[str, Any]:
         return run_interpreter(
             f"{__name__}:{function}",
             call,
-            place=name,
+            place=call["name"],
             runtime=RUNTIME,
             timeout_seconds=self._timeout_seconds,
             debug=self._debug,
         )
-
-    def interrupt(self) -> None:
-        """Does nothing: a request ends by itself."""
-
-    def close(self) -> None:
-        """Does nothing: nothing outlives a request."""
 
 
 def arena_bytes(text: str) -> dict[str, int]:
@@ -130,7 +107,8 @@ def arena_of(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
     """Runs a model once on zeros and returns what it needs.
 
     Args:
-        request: ``model``, ``name`` and ``known`` (``agent.describe_file``).
+        request: ``model``, ``name`` and ``known`` (of ``describe_file``).
+        report: not called.
     """
     interpreter = _opened(request)
     for position, info in enumerate(request["known"]["inputs"]):
@@ -154,6 +132,7 @@ def outputs_of(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
 
     Args:
         request: as for ``arena_of``, and ``inputs``, ``outputs`` (files of arrays by name) and ``reset_state``.
+        report: not called.
     """
     known = request["known"]
     with np.load(request["inputs"]) as arrays:

@@ -148,18 +148,6 @@ def latency(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe_file(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
-    """Returns ``describe_model`` of a file, for devices that run it without this module.
-
-    Args:
-        request: "model" (path), and "name" if messages are to call it otherwise.
-
-    Raises:
-        ModelError: the file cannot be opened.
-    """
-    return describe_model(open_named(request["model"], request.get("name")))
-
-
 def described(request: Mapping[str, Any], runner: Any) -> Model:
     """Returns the file in the interpreter, which knows its tensors and operations."""
     return runner if isinstance(runner, Model) else open_named(request["paths"]["model"], request.get("name"))

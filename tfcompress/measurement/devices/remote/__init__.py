@@ -10,6 +10,7 @@ from ....system.lazy import lazy_exports
 if TYPE_CHECKING:
     from .adb import listed_phones as listed_phones
     from .board import Board as Board
+    from .cache import DeviceCache as DeviceCache
     from .channel import Channel as Channel
 
 __getattr__, __dir__, __all__ = lazy_exports(
@@ -17,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "adb": ["listed_phones"],
         "board": ["Board"],
+        "cache": ["DeviceCache"],
         "channel": ["Channel"],
     },
 )

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from ....errors import DeviceError
 from ..addresses import Adb
+from ..protocol import Conversation, Ended, command
 from .channel import SHELL_SECONDS
-from .protocol import Conversation, Ended, command
 
-__all__ = ["AdbChannel", "Listed", "listed", "listed_phones", "phone_details"]
+__all__ = ["AdbChannel", "Listed", "listed", "listed_phones"]
 
 CLIENT = "adb"
 SERVER_SECONDS = 30.0
@@ -197,6 +197,21 @@ class AdbChannel:
         """Starts a script there that reads a request from its input and answers."""
         return Conversation([CLIENT, "-s", self.serial, "shell", script], request, debug=debug)
 
+    def details(self) -> dict[str, str]:
+        """Returns what a phone says about itself: model, Android version, SoC, ABI, battery, temperature."""
+        names = {**PROPERTIES, **{name: name for name in SOC_PROPERTIES}}
+        script = "".join(f'echo "{key}=$(getprop {name})"\n' for key, name in names.items())
+        script += (
+            "dumpsys battery 2>/dev/null | sed 's/^ */battery./'\n"
+            "for zone in /sys/class/thermal/thermal_zone*; do "
+            '[ -r $zone/temp ] && echo "thermal=$(cat $zone/temp 2>/dev/null)"; done; true'
+        )
+        text = self.run(script).text
+        pairs = [line.replace(": ", "=", 1).partition("=") for line in text.splitlines()]
+        fields = {key.strip(): value.strip() for key, _, value in pairs if value.strip()}
+        heat = [int(value) for key, _, value in pairs if key == "thermal" and value.strip().lstrip("-").isdigit()]
+        return described(fields, heat)
+
     def shell_line(self, command: str) -> str:
         """Returns what a user types on this machine to run a command there."""
         return f"adb -s {self.serial} shell {shlex.quote(command)}"
@@ -206,26 +221,6 @@ class AdbChannel:
         if self._connected and self._asked:
             self._connected = False
             command([CLIENT, "disconnect", self._asked], timeout_seconds=SERVER_SECONDS)
-
-
-def phone_details(channel: AdbChannel) -> dict[str, str]:
-    """Returns what a phone says about itself: model, Android version, SoC, ABI, battery, temperature.
-
-    Args:
-        channel: the way there.
-    """
-    names = {**PROPERTIES, **{name: name for name in SOC_PROPERTIES}}
-    script = "".join(f'echo "{key}=$(getprop {name})"\n' for key, name in names.items())
-    script += (
-        "dumpsys battery 2>/dev/null | sed 's/^ */battery./'\n"
-        "for zone in /sys/class/thermal/thermal_zone*; do "
-        '[ -r $zone/temp ] && echo "thermal=$(cat $zone/temp 2>/dev/null)"; done; true'
-    )
-    text = channel.run(script).text
-    pairs = [line.replace(": ", "=", 1).partition("=") for line in text.splitlines()]
-    fields = {key.strip(): value.strip() for key, _, value in pairs if value.strip()}
-    heat = [int(value) for key, _, value in pairs if key == "thermal" and value.strip().lstrip("-").isdigit()]
-    return described(fields, heat)
 
 
 def described(fields: Mapping[str, str], heat: list[int]) -> dict[str, str]:

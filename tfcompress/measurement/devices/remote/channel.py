@@ -1,10 +1,10 @@
-"""The seam between this machine and another one: push, run, pull."""
+"""What must a way to a device be able to do? Push a file, run a script, pull a file, speak with an agent."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from .protocol import Conversation, Ended
+from ..protocol import Conversation, Ended
 
 __all__ = ["SHELL_SECONDS", "Channel"]
 
@@ -35,6 +35,9 @@ class Channel(Protocol):
 
     def converse(self, script: str, request: Mapping[str, Any], *, debug: bool) -> Conversation:
         """Starts a script there that reads a request from its input and answers."""
+
+    def details(self) -> Mapping[str, str]:
+        """Returns what the device says about itself beyond what the agent finds, for the record."""
 
     def close(self) -> None:
         """Ends whatever the channel has started here."""

@@ -4,7 +4,6 @@ An environment is made without pip and without the network there: the wheels com
 """
 
 import shlex
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ....errors import DeviceError
+from ..protocol import command
 from .channel import Channel
-from .protocol import last_line
 
 __all__ = ["Python", "describe", "find", "install_line", "make"]
 
@@ -204,21 +203,18 @@ def download(python: Python, folder: Path) -> list[Path]:
     number = f"{python.version[0]}.{python.version[1]}"
     tag = f"cp{python.version[0]}{python.version[1]}"
     packages = [LITERT, "numpy"] if python.runtimes[0] == LITERT else [TFLITE, "numpy<2"]
-    done = subprocess.run(
+    ended = command(
         [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--only-binary=:all:"]
         + ["--dest", str(folder), "--python-version", number, "--implementation", "cp", "--abi", tag]
         + [f"--platform={platform}" for platform in platforms(python)]
         + packages,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PIP_SECONDS,
-        check=False,
+        timeout_seconds=PIP_SECONDS,
     )
-    if done.returncode:
+    if ended.code != 0:
+        said = "no answer in time" if ended.code is None else ended.last_words
         raise DeviceError(
             f"pip on this machine must find {' and '.join(packages)} for Python {number} on {python.machine} "
-            f"({python.libc}). Received: {last_line(done.stderr)}. Install them on the device by hand."
+            f"({python.libc}). Received: {said}. Install them on the device by hand."
         )
     return sorted(folder.glob("*.whl"))
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from ....errors import DeviceError
 from ..addresses import Ssh
+from ..protocol import Conversation, Ended, command
 from .channel import SHELL_SECONDS
-from .protocol import Conversation, Ended, command
 
 __all__ = ["SshChannel", "client_command", "reason"]
 
@@ -138,6 +138,10 @@ class SshChannel:
         self._connect()
         remote = f"exec sh -c {shlex.quote(script)}"
         return Conversation([*self._arguments("-o", "ControlMaster=no"), remote], request, debug=debug)
+
+    def details(self) -> dict[str, str]:
+        """Returns nothing: the agent finds what there is to say about a board."""
+        return {}
 
     def shell_line(self, command: str) -> str:
         """Returns what a user types on this machine to run a command there."""

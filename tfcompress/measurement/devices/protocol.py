@@ -1,7 +1,7 @@
-"""How this machine speaks with a client program such as ssh or adb: one command, or one request and its answer.
+"""How does this machine speak with another process: a client such as ssh or adb, a compiler, an agent in a child?
 
-Every client runs in a session of its own, so that Ctrl-C at the terminal reaches this process alone, which then decides
-what becomes of the far end.
+One command that runs to its end, or one request and its answer. Every process runs in a session of its own, so that Ctrl-C at
+the terminal reaches this one alone, which then decides what becomes of the other.
 """
 
 import contextlib
@@ -12,21 +12,21 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from .... import errors
+from ... import errors
+from .device import Progress
 
-__all__ = ["Conversation", "Ended", "Progress", "checked_answer", "command"]
-
-Progress = Callable[[int, int | None], None]
+__all__ = ["Conversation", "Ended", "checked_answer", "command", "last_line"]
 
 LONGEST_MESSAGE = 300
 NOTHING = "no message"
 
 
 class Ended(NamedTuple):
-    """How a client program ended.
+    """How a program ended.
 
     Attributes:
         code: its exit code; None if it was ended because time was up.
@@ -66,15 +66,17 @@ def command(
     content: IO[bytes] | bytes = b"",
     output: IO[bytes] | None = None,
     environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
     timeout_seconds: float,
 ) -> Ended:
-    """Runs a client program to its end.
+    """Runs a program to its end.
 
     Args:
         arguments: program and arguments.
         content: its standard input, bytes or an open file. Default: nothing.
         output: an open file for its standard output. Default: None, kept for ``Ended.output``.
         environment: its environment. Default: this process's.
+        folder: in which it starts. Default: this process's.
         timeout_seconds: after which it is ended.
 
     Raises:
@@ -93,6 +95,7 @@ def command(
             stdout=output or kept,
             stderr=said,
             environment=environment,
+            cwd=folder,
         )
         code: int | None
         try:
@@ -110,7 +113,7 @@ def command(
 def start(
     arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, **streams: Any
 ) -> subprocess.Popen:
-    """Starts a client program in a session of its own."""
+    """Starts a program in a session of its own."""
     try:
         return subprocess.Popen(list(arguments), start_new_session=True, env=environment, **streams)
     except FileNotFoundError as error:
@@ -126,7 +129,7 @@ def start(
 
 
 def end(process: subprocess.Popen) -> None:
-    """Ends a client program that still runs, with what it started, and closes its streams."""
+    """Ends a program that still runs, with what it started, and closes its streams."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -138,13 +141,16 @@ def end(process: subprocess.Popen) -> None:
 
 
 class Conversation:
-    """One request to an agent behind a client program, and the lines of JSON that come back.
+    """One request to an agent, in a child or behind a client program, and the lines of JSON that come back.
 
     Args:
-        arguments: program and arguments of the client.
+        arguments: program and arguments of the child or client.
         request: what the agent is asked, plain JSON values.
-        environment: the client's environment. Default: this process's.
+        environment: of the child or client. Default: this process's.
         debug: lets the far end's standard error through. Default: False.
+
+    Attributes:
+        is_stopped: whether an early answer was asked for.
     """
 
     def __init__(
@@ -155,6 +161,7 @@ class Conversation:
         environment: Mapping[str, str] | None = None,
         debug: bool = False,
     ):
+        self.is_stopped = False
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``answer``
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._process = start(
@@ -165,7 +172,7 @@ class Conversation:
             stderr=None if debug else self._said,
         )
         threading.Thread(target=self._read, daemon=True).start()
-        self._send(json.dumps(dict(request)).encode() + b"\n")
+        self._send(json.dumps(dict(request), default=list).encode() + b"\n")
 
     def _read(self) -> None:
         with contextlib.suppress(ValueError, OSError):  # closed by ``close``
@@ -180,31 +187,49 @@ class Conversation:
 
     def interrupt(self) -> None:
         """Asks the agent to answer with what it has; from any thread."""
+        self.is_stopped = True
+        self.stop()
+
+    def stop(self) -> None:
+        """Tells the agent so: a line behind the request."""
         self._send(b"stop\n")
 
+    def send_signal(self, number: int) -> None:
+        """Sends a signal to the child or client, if it still runs."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+
     def answer(
-        self, *, timeout_seconds: float, progress: Progress | None = None
+        self,
+        *,
+        timeout_seconds: float | None = None,
+        stop_seconds: float | None = None,
+        progress: Progress | None = None,
     ) -> tuple[dict[str, Any] | None, Ended]:
-        """Waits for the answer and returns it, None without one, and how the client ended.
+        """Waits for the answer and returns it, None without one, and how the process ended.
 
         The first Ctrl-C asks the agent for what it has, the second one leaves.
 
         Args:
-            timeout_seconds: after which a silent agent is given up.
+            timeout_seconds: after which a silent agent is given up. Default: None, never.
+            stop_seconds: the same after Ctrl-C, which is then raised. Default: as ``timeout_seconds``.
             progress: called with what is done and what is to do. Default: None.
         """
-        interrupted = False
+        interrupt: KeyboardInterrupt | None = None
         reply, code = None, None
         try:
             while True:
                 try:
                     line = self._lines.get(timeout=timeout_seconds)
                 except queue.Empty:
+                    if interrupt is not None and stop_seconds is not None:
+                        raise interrupt from None
                     break
-                except KeyboardInterrupt:
-                    if interrupted:
+                except KeyboardInterrupt as caught:
+                    if interrupt is not None:
                         raise
-                    interrupted = True
+                    interrupt = caught
+                    timeout_seconds = timeout_seconds if stop_seconds is None else stop_seconds
                     self.interrupt()
                     continue
                 if line is None:
@@ -222,7 +247,7 @@ class Conversation:
         return reply, ended
 
     def close(self) -> None:
-        """Ends the client, which the far end takes for the end of its input."""
+        """Ends the child or client; the far end of a client takes it for the end of its input."""
         end(self._process)
 
 
