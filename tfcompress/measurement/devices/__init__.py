@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from ...system.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .device import AnsweringDevice as AnsweringDevice
     from .device import Device as Device
+    from .device import Request as Request
     from .local import LocalDevice as LocalDevice
     from .opening import open_cache as open_cache
     from .opening import open_device as open_device
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "device": ["Device"],
+        "device": ["AnsweringDevice", "Device", "Request"],
         "local": ["LocalDevice"],
         "opening": ["open_cache", "open_device", "resolve"],
     },
