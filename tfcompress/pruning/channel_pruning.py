@@ -47,8 +47,8 @@ class ChannelPruning(MaskedTraining):
         >>> model.compile("sgd", "mse")
         >>> x = np.random.rand(64, 4).astype("float32")
         >>> history = model.fit(x, x[:, :1], verbose=0, callbacks=[ChannelPruning(0.5)])
-        >>> plan = channels.plan(model)
-        >>> removal.remove(model, plan, removal.emptied(plan, model)).get_layer("hidden").units
+        >>> plan = channel_groups.plan(model)
+        >>> rebuilding.remove(model, plan, removal.emptied(plan, model)).get_layer("hidden").units
         16
 
     Source: Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets", 2017,

@@ -1,16 +1,66 @@
-"""Which channels must go in equal numbers: those of grouped convolutions and of channel shuffles.
+"""Which channels go together? Labels that can be tied and fixed, also so that groups lose equal numbers.
 
-A grouped convolution needs as many channels in each group, a channel shuffle as many in each row of what it transposes. So
-channels are tied across the groups: the first of each cell, the second of each, and so on, where a cell holds the channels
-that go the same way through all of these layers. What is left over stays. Labels come from ``channels``.
+Every channel of a model has a label; ``channel_groups`` follows them through its layers. A grouped convolution needs as
+many channels in each group, a channel shuffle as many in each row of what it transposes. So channels are tied across the
+groups: the first of each cell, the second of each, and so on, where a cell holds the channels that go the same way through
+all of these layers. What is left over stays. Nothing here knows Keras.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-__all__ = ["Balance"]
+__all__ = ["Balance", "Labels"]
+
+
+class Labels:
+    """Labels that can be tied (union-find) and fixed.
+
+    Examples:
+        >>> labels = Labels()
+        >>> first, second = labels.new(3), labels.new(3)
+        >>> labels.tie(first, second)
+        >>> labels.fix(second[:1])
+        >>> labels.roots(second), labels.fixed()
+        (array([0, 1, 2]), {0})
+    """
+
+    def __init__(self) -> None:
+        self._parent: list[int] = []
+        self._fixed: list[int] = []
+
+    def new(self, count: int) -> np.ndarray:
+        """Returns ``count`` labels that nothing has yet, int64 (count,)."""
+        start = len(self._parent)
+        self._parent.extend(range(start, start + count))
+        return np.arange(start, start + count)
+
+    def find(self, label: int) -> int:
+        """Returns the one label that stands for all that are tied to this one."""
+        root = label
+        while self._parent[root] != root:
+            root = self._parent[root]
+        while self._parent[label] != root:
+            self._parent[label], label = root, self._parent[label]
+        return root
+
+    def tie(self, one: np.ndarray, other: np.ndarray) -> None:
+        """Ties labels pair by pair: they go together or stay."""
+        for a, b in zip(one.tolist(), other.tolist(), strict=True):
+            first, second = sorted((self.find(a), self.find(b)))
+            self._parent[second] = first
+
+    def fix(self, labels: np.ndarray) -> None:
+        """Notes that these labels stay, and with them all that are or will be tied to them."""
+        self._fixed.extend(labels.ravel().tolist())
+
+    def roots(self, labels: np.ndarray) -> np.ndarray:
+        """Returns ``find`` of each label, int64 (n,)."""
+        return np.array([self.find(label) for label in labels.tolist()], np.int64)
+
+    def fixed(self) -> set[int]:
+        """Returns what stands for the labels that stay."""
+        return {self.find(label) for label in self._fixed}
 
 
 @dataclass
@@ -24,10 +74,10 @@ class Balance:
     """Divisions of channels into groups of equal size, collected while a model is followed.
 
     Args:
-        labels: the labels that are tied and fixed, with ``roots``, ``tie``, ``fix`` and ``fixed``.
+        labels: the labels that are tied and fixed.
     """
 
-    def __init__(self, labels: Any) -> None:
+    def __init__(self, labels: Labels) -> None:
         self._labels = labels
         self._divisions: list[_Division] = []
         self._shuffles: list[np.ndarray] = []
