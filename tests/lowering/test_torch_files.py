@@ -99,10 +99,10 @@ def test_without_pytorch_the_message_says_what_to_install(tmp_path):
     program = (
         "import sys\n"
         "sys.modules['torch'] = None\n"
-        "from tfcompress import errors; from tfcompress.lowering.pytorch import export as torch_source\n"
-        f"assert torch_source.is_torch({str(path)!r})\n"
+        "from tfcompress import errors; from tfcompress.lowering import pytorch\n"
+        f"assert pytorch.is_torch({str(path)!r})\n"
         "try:\n"
-        f"    torch_source.lower_torch({str(path)!r})\n"
+        f"    pytorch.lower_torch({str(path)!r})\n"
         "except errors.ModelError as error:\n"
         "    print(error)\n"
     )

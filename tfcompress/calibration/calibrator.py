@@ -50,7 +50,7 @@ def usable(calibration: Calibration, content: bytes) -> Calibration:
             f"for the model {here[:12]}: its graph or its weights differ. Calibrate again."
         )
     tensors = [flatbuffer.tensor_name(tensor) for tensor in model.subgraphs[0].tensors]
-    # The converter's calibrator adds scratch tensors behind the file's own; ``converter_calibration`` puts them back.
+    # The converter's calibrator adds scratch tensors behind the file's own; ``converter_calibrator`` puts them back.
     added = calibration.calibrator != "tfcompress"
     names = {
         name: tensors[index] if 0 <= index < len(tensors) else name

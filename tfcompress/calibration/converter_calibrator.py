@@ -1,10 +1,10 @@
 """How ranges are found where inner tensors cannot be made outputs: by TFLiteConverter's own calibrator.
 
 Loops hide the tensors of their bodies and fused recurrent ops those between their gates. TensorFlow's calibrating
-interpreter logs them all from inside its kernels, sample by sample, min and max only. Slower than ``calibration``, and with
+interpreter logs them all from inside its kernels, sample by sample, min and max only. Slower than ``calibrator``, and with
 its weakness of reading tensors that an op in place has overwritten; hence only for files that need it. It runs in a child
 process, because that of TensorFlow 2.21 crashes on every WHILE (so does ``TFLiteConverter`` itself on a Keras 3 LSTM or GRU
-without ``unroll=True``). Such files go through ``calibration`` all the same: what is outside the loop becomes integer and
+without ``unroll=True``). Such files go through ``calibrator`` all the same: what is outside the loop becomes integer and
 the loop stays float, with a QUANTIZE and a DEQUANTIZE at its ends.
 """
 
@@ -42,7 +42,7 @@ _LSTM_INTERMEDIATES = 5  # what its calibrating kernel insists on: four gates an
 def inner_tensors_hidden(content: bytes) -> tuple[str, ...]:
     """Returns the names of the file's ops that hide float tensors, for instance ("WHILE",); empty if there are none.
 
-    Fused recurrent ops among them need ``calibrate_by_converter``; around loops ``calibration.calibrate`` does.
+    Fused recurrent ops among them need ``calibrate_by_converter``; around loops ``calibrator.calibrate`` does.
 
     Args:
         content: bytes of a float ``.tflite`` file.
@@ -74,7 +74,7 @@ def calibrate_by_converter(
 ) -> tuple[bytes, Calibration]:
     """Returns the float file with min and max of every tensor written into it, and what was measured as a value.
 
-    The file goes to ``quantization.quantize`` with the ranges that are known otherwise, or none.
+    The file goes to ``quantizers.quantize`` with the ranges that are known otherwise, or none.
 
     Args:
         content: bytes of a float ``.tflite`` file with a signature.

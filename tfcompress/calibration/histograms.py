@@ -3,7 +3,7 @@
 A ``Histogram`` has bins whose width is a power of two and whose edges are whole multiples of it. When the values outgrow
 ``BINS`` bins the width doubles and neighbours are added up, which loses nothing but resolution: the bins depend on the
 lowest and the highest value alone, so that any split of the data, in any order, merges to the very same histogram. What
-range follows from the counts is decided by ``clipping``.
+range follows from the counts is decided by ``clipping_thresholds``.
 
 Large tensors can be sampled: of each sample's values every k-th one is counted, k times, k having no divisor in common with
 their number, so that no channel or column is left out. The outermost values of each sample, which decide on a range, are

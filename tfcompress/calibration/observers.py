@@ -380,7 +380,7 @@ class Entropy(_ForBits):
         >>> high < 15
         True
 
-    Source: Migacz, "8-bit inference with TensorRT", GTC 2017; see ``clipping.least_divergence`` for what differs.
+    Source: Migacz, "8-bit inference with TensorRT", GTC 2017; see ``clipping_thresholds.least_divergence`` for what differs.
     """
 
     def range(self, state: Histogram) -> tuple[float, float]:

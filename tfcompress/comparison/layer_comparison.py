@@ -1,6 +1,6 @@
 """What does a model lose between two ``.tflite`` files, layer by layer: a float one and its integer one, or any two.
 
-Runs both on the same samples, matches their ops (``matching``), and says how far weights and activations are apart.
+Runs both on the same samples, matches their ops (``op_matching``), and says how far weights and activations are apart.
 Writes nothing and decides no accuracy: ``measurement`` does.
 """
 

@@ -1,6 +1,6 @@
 """What one layer loses, as values: its errors against the same layer of another file, and its row in a report.
 
-``comparison`` finds the numbers; nothing is run here.
+``layer_comparison`` finds the numbers; nothing is run here.
 """
 
 import math

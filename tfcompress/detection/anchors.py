@@ -1,7 +1,7 @@
 """Which boxes does a detector start from, and what is it to answer at each of them? Anchors, codes, matching.
 
 A box has corners [top, left, bottom, right]; an anchor has a center and a size [y, x, height, width], as TFLite's detection
-postprocessing wants it. All are fractions of the picture. Pure NumPy; choosing among answers is ``suppression``'s business.
+postprocessing wants it. All are fractions of the picture. Pure NumPy; choosing among answers is the business of ``non_max_suppression``.
 """
 
 import math

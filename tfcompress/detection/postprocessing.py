@@ -2,7 +2,7 @@
 
 It becomes one op, ``TFLite_Detection_PostProcess``, which TFLite's interpreters have: it decodes the boxes and suppresses
 overlapping ones in float32. Everything before it stays as the converter made it; in an integer file two DEQUANTIZE ops lead
-to it. ``suppression.detect`` is the same in NumPy.
+to it. ``non_max_suppression.detect`` is the same in NumPy.
 """
 
 from typing import Any

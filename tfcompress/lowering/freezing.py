@@ -1,7 +1,8 @@
 """How one traced TensorFlow function becomes a float flatbuffer: variables to constants, then TFLite's converter.
 
 Freezing first is several times faster than the converter's own path from Keras. What the converter cannot express is
-told by op and by the layer that it belongs to. Only this module and ``quantization`` touch ``tf.lite``.
+told by op and by the layer that it belongs to. Only this module, ``quantization.quantizers`` and
+``calibration.converter_calibrator`` touch ``tf.lite``.
 """
 
 import re

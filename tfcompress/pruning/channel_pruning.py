@@ -1,7 +1,7 @@
 """Channel pruning as a Keras callback: whole channels become zero along a schedule, to be removed afterwards.
 
-Which channels belong together is found by ``channels``, which go by ``removal``; how masks get on and off a model is in
-``masking``.
+Which channels belong together is found by ``channel_groups``, which go by ``rebuilding``; how masks get on and off a model is in
+``masked_training``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class ChannelPruning(MaskedTraining):
         >>> x = np.random.rand(64, 4).astype("float32")
         >>> history = model.fit(x, x[:, :1], verbose=0, callbacks=[ChannelPruning(0.5)])
         >>> plan = channel_groups.plan(model)
-        >>> rebuilding.remove(model, plan, removal.emptied(plan, model)).get_layer("hidden").units
+        >>> rebuilding.remove(model, plan, rebuilding.emptied(plan, model)).get_layer("hidden").units
         16
 
     Source: Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets", 2017,

@@ -1,6 +1,6 @@
 """``remove_channels``: a smaller Keras model, by what pruning has emptied, by a count, or by measured latency.
 
-Which channels go is decided by ``removal``; here the budget is chosen, and for a latency measured: candidates are converted
+Which channels go is decided by ``rebuilding``; here the budget is chosen, and for a latency measured: candidates are converted
 to int8 and run in turns with the original on this machine.
 """
 

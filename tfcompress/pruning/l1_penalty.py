@@ -1,6 +1,6 @@
 """An L1 penalty on weights or BatchNorm scales while a model trains: lambda times the sum of magnitudes, in the loss.
 
-What the penalty has made small can then be pruned, see ``pruning``.
+What the penalty has made small can then be pruned, see ``channel_pruning`` and ``magnitude_pruning``.
 """
 
 from collections.abc import Callable

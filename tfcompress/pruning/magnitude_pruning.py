@@ -1,6 +1,6 @@
 """Magnitude pruning as a Keras callback: weights become zero one by one, in blocks, or n of m, along a schedule.
 
-Which weights go is decided in ``masks`` and ``importance``; how masks get on and off a model in ``masking``.
+Which weights go is decided in ``masks`` and ``importance``; how masks get on and off a model in ``masked_training``.
 """
 
 from collections.abc import Mapping, Sequence

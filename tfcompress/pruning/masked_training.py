@@ -1,7 +1,7 @@
 """What every kind of pruning shares: masks on weights that move along a schedule while the model trains.
 
 The mask is a constraint of the weight variable. At the end of ``fit`` the constraint is gone and the zeros stay in the
-weights. Which weights go is decided by the callbacks of ``pruning`` and ``channel_pruning``, how many in ``schedules``.
+weights. Which weights go is decided by the callbacks of ``magnitude_pruning`` and ``channel_pruning``, how many in ``schedules``.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """A smaller Keras model without the channels that pruning has emptied, or without those that matter least.
 
-Which channels belong together is found by ``channels``; how much each matters by ``importance``. What the smaller model
-takes in time is measured by ``shrinking``.
+Which channels belong together is found by ``channel_groups``; how much each matters by ``importance``. What the smaller model
+takes in time is measured by ``channel_removal``.
 """
 
 import dataclasses

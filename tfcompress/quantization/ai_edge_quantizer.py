@@ -2,7 +2,7 @@
 
 A target and its precision rules become one recipe of that library; the ranges that were measured or trained here stand in
 for its own calibration. Also makes weight-only files (int8, float16) out of float ``.tflite`` files. LiteRT's other
-quantizer is in ``quantization``.
+quantizer is in ``quantizers``.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """What the integer file will do to a value, done to the float value: quantize, dequantize, gradient straight through.
 
-Arithmetic on TensorFlow tensors only; where it is applied is decided by ``points`` and done by ``qat``.
+Arithmetic on TensorFlow tensors only; where it is applied is decided by ``layers.quantization_points`` and done by ``qat``.
 """
 
 from collections.abc import Callable

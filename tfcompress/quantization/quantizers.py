@@ -1,6 +1,6 @@
 """How a float flatbuffer with ranges becomes an integer one: by one of LiteRT's two quantizers.
 
-TFLiteConverter's own MLIR quantizer is called here, ai-edge-quantizer in ``recipes``; both get the same ranges. Also which
+TFLiteConverter's own MLIR quantizer is called here, ai-edge-quantizer in ``ai_edge_quantizer``; both get the same ranges. Also which
 tensors need no range of their own, because TFLite prescribes it or because the op only moves values. Ranges are measured
 in ``calibration`` or learned in training.
 """

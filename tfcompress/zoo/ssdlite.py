@@ -1,7 +1,7 @@
 """SSDLite on a MobileNet: where are the objects, and of which class? A small detector for the CPU and its anchors.
 
 The model ends in codes of boxes and logits of classes; ``tfcompress.convert(..., detections=...)`` writes the choice among
-them into the ``.tflite`` file. Training it takes ``anchors.targets`` and ``detection_losses``.
+them into the ``.tflite`` file. Training it takes ``detection.anchors.targets`` and ``detection.losses``.
 """
 
 import math

@@ -1,7 +1,8 @@
 """How is accuracy that int8 cost won back without training? By four repairs of the float file, each kept if it helps.
 
-``repair`` tries them; ``equalization``, ``clipping``, ``rounding`` and ``bias`` are one each. All work on the float
-flatbuffer and its ranges and leave both fit for ``quantization.quantize``. Quantization-aware training is elsewhere.
+``selection`` tries them; ``equalization``, ``weight_clipping``, ``adaptive_rounding`` and ``bias_correction`` are one each. All work
+on the float flatbuffer and its ranges and leave both fit for ``quantizers.quantize``. Quantization-aware training is
+elsewhere.
 """
 
 from .scores import Score

@@ -1,7 +1,7 @@
 """How does a PyTorch model become the float ``.tflite`` flatbuffer, the hub of every conversion?
 
 A module is exported by ``torch.export`` and lowered by litert-torch, both of the extra ``[torch]`` and loaded only when a
-PyTorch model comes in. How files are opened is decided by ``torch_modules``, integer arithmetic elsewhere.
+PyTorch model comes in. How files are opened is decided by ``modules``, integer arithmetic elsewhere.
 """
 
 import os
@@ -68,8 +68,8 @@ def lower_torch(
         TypeError: not a PyTorch model.
 
     Examples:
-        >>> import tfcompress.lowering.pytorch.export as torch_source
-        >>> torch_source.is_torch("model.keras")
+        >>> from tfcompress.lowering import pytorch
+        >>> pytorch.is_torch("model.keras")
         False
 
     Source: https://github.com/google-ai-edge/litert-torch.
