@@ -36,7 +36,7 @@ def open_source(path):
 
 
 def read_data(path):
-    from tfcompress.data.loading import InputSpec, load_representative
+    from tfcompress.data import InputSpec, load_representative
 
     specs = [InputSpec("image", (None, 8, 8, 3), np.dtype(np.float32))]
     for _ in load_representative(path, specs).batches(4):

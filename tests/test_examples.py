@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tfcompress.data.digits import load_digits
-from tfcompress.data.tokens import Tokenizer
+from tfcompress.data.tokenizer import Tokenizer
 from tfcompress.errors import TrainingError
 from tfcompress.tflite.interpreter import open_model
 

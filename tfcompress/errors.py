@@ -24,6 +24,7 @@ __all__ = [
     "StrictError",
     "TfcompressError",
     "TrainingError",
+    "reason",
 ]
 
 
@@ -62,3 +63,14 @@ class DeviceError(TfcompressError):
 
 class OutputError(TfcompressError):
     """A result cannot be written where it was asked for."""
+
+
+def reason(error: BaseException) -> str:
+    """Returns the first line of another library's message, without its closing full stop, or its type's name.
+
+    Examples:
+        >>> reason(ValueError("No data left.\\nSee above."))
+        'No data left'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(". ") if lines else type(error).__name__

@@ -13,7 +13,7 @@ from models import striped_pictures, tiny_cnn
 from tfcompress import lowering
 from tfcompress.calibration.calibrator import Calibration, calibrate, resolve_observer, usable
 from tfcompress.calibration.observers import OBSERVERS, Entropy, MinMax, MovingAverage, Percentile
-from tfcompress.data.loading import load_representative
+from tfcompress.data import load_representative
 from tfcompress.errors import ConversionError, DataError, OutputError
 from tfcompress.quantization import quantizers
 from tfcompress.quantization.targets import TARGETS
@@ -143,9 +143,9 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path, hub):
     code = """
 import resource, sys
 import numpy as np
-from tfcompress.data.arrays import InputSpec
+from tfcompress.data import InputSpec
 from tfcompress.calibration.calibrator import calibrate
-from tfcompress.data.loading import load_representative
+from tfcompress.data import load_representative
 from tfcompress.calibration.observers import Entropy
 content = open(sys.argv[1], "rb").read()
 spec = InputSpec("image", (None, 64, 64, 2), np.float32)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfcompress.data import InputSpec, load_representative
 from tfcompress.data.digits import Digits, load_digits
-from tfcompress.data.loading import InputSpec, load_representative
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUT = InputSpec("digits", (None, 8, 8, 1), np.float32)

@@ -6,9 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from tfcompress.data.arrays import InputSpec
-from tfcompress.data.loading import load_representative
-from tfcompress.data.tfrecords import Feature, TFRecords, load, read_feature_map
+from tfcompress.data import Feature, InputSpec, TFRecords, load_representative
+from tfcompress.data.readers.tfrecords import read_feature_map
 from tfcompress.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3)).astype(np.uint8)
@@ -59,7 +58,7 @@ def records(tmp_path_factory):
 
 
 def read(path, features, inputs=(IMAGE, AGE), **options):
-    blocks = list(load(path, inputs, features, **options).batches(3))
+    blocks = list(load_representative(TFRecords(path, features), inputs, **options).batches(3))
     return {spec.name: np.concatenate([block[spec.name] for block in blocks]) for spec in inputs}
 
 
@@ -178,7 +177,7 @@ def test_missing_damaged_and_foreign_files_are_named(records, tmp_path):
         assert "\n" not in str(caught.value)
     (tmp_path / "empty.tfrecord").write_bytes(b"")
     with pytest.raises(DataError, match="sample"):
-        list(load(tmp_path / "empty.tfrecord", (IMAGE, AGE), MAP).batches(2))
+        read(tmp_path / "empty.tfrecord", MAP)
     write(tmp_path / "foreign.tfrecord", [b"no example at all"])
     with pytest.raises(DataError, match="no tf.train.Example"):
         read(tmp_path / "foreign.tfrecord", MAP)

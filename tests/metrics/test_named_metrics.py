@@ -5,8 +5,7 @@ import pytest
 from sklearn.metrics import confusion_matrix as reference_confusion
 from sklearn.metrics import roc_auc_score, top_k_accuracy_score
 
-from tfcompress.data.arrays import InputSpec
-from tfcompress.data.labels import load_truth
+from tfcompress.data import InputSpec, load_labelled
 from tfcompress.errors import DataError
 from tfcompress.metrics.average_precision import coco_map, detections
 from tfcompress.metrics.classification import area_under_curve, confusion_matrix, top_k_accuracy
@@ -103,18 +102,20 @@ def test_truth_of_values_from_every_source(tmp_path):
     np.save(tmp_path / "alone.npy", x)
     (tmp_path / "load.py").write_text("import numpy as np\ndef both(): return np.ones((4, 2)), np.zeros((4, 3))\n")
     for source in ((x, y), {"x": x, "y": y}, tmp_path / "both.npz"):
-        np.testing.assert_array_equal(load_truth(source, [SPEC], "values").y, y)
-    assert load_truth(f"{tmp_path}/load.py:both", [SPEC], "values").y.shape == (4, 3)
-    alone = load_truth(tmp_path / "alone.npy", [SPEC], "values")
+        np.testing.assert_array_equal(load_labelled(source, [SPEC], kind="values").y, y)
+    assert load_labelled(f"{tmp_path}/load.py:both", [SPEC], kind="values").y.shape == (4, 3)
+    alone = load_labelled(tmp_path / "alone.npy", [SPEC], kind="values")
     np.testing.assert_array_equal(alone.y, x)
-    assert load_truth((x, y), [SPEC], "values").sha256 != load_truth((x, y + 1), [SPEC], "values").sha256
+    assert (
+        load_labelled((x, y), [SPEC], kind="values").sha256 != load_labelled((x, y + 1), [SPEC], kind="values").sha256
+    )
 
 
 def test_truth_of_boxes_needs_both_arrays():
     boxes, classes = np.zeros((4, 2, 4)), np.zeros((4, 2))
-    found = load_truth({"x": np.ones((4, 2)), "boxes": boxes, "classes": classes}, [SPEC], "boxes")
+    found = load_labelled({"x": np.ones((4, 2)), "boxes": boxes, "classes": classes}, [SPEC], kind="boxes")
     assert found.samples == 4 and set(found.first(3)) == {"boxes", "classes"} and len(found.first(3)["boxes"]) == 3
     with pytest.raises(DataError, match="array y"):
-        load_truth(np.ones((4, 2)), [SPEC], "boxes")
+        load_labelled(np.ones((4, 2)), [SPEC], kind="boxes")
     with pytest.raises(DataError, match="one label"):
-        load_truth((np.ones((4, 2)), np.zeros(3)), [SPEC], "values")
+        load_labelled((np.ones((4, 2)), np.zeros(3)), [SPEC], kind="values")

@@ -149,7 +149,7 @@ def compare(
     Args:
         first: path or bytes of a ``.tflite`` file, or a ``Conversion``, the reference: the float one, or the official one.
         second: the other, likewise.
-        data: samples as ``tfcompress.data.loading.load_representative`` takes them. Default: random ones, from the range
+        data: samples as ``tfcompress.data.load_representative`` takes them. Default: random ones, from the range
             that a quantized input of either file can hold, else [0, 1).
         scaling: how pixels of images become inputs. Default: as ``load_representative``.
         samples: how many at most. Default: 32, and 8 random ones.

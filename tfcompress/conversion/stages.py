@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration import resolve_observer
-from ..data import Samples, Scaling, ScalingName, load_representative
+from ..data import Samples, SampleSpec, Scaling, ScalingName, load_representative
 from ..errors import DataError
 from ..lowering import Lowered
 from ..lowering import lower as lower_source
@@ -84,7 +84,7 @@ def repair(plan: Plan, found: Found, samples: RememberingSamples | None) -> repa
     kept = samples.first(repairing.MOST_SAMPLES)
     return repairing.repair(
         found.hub,
-        Samples(lambda size: iter([kept]), samples.inputs),
+        Samples.of_arrays(kept, SampleSpec(samples.inputs)),
         plan.target,
         ranges=found.ranges,
         methods=plan.repairs,

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 from ..system.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .arrays import InputSpec as InputSpec
-    from .arrays import read_npy as read_npy
-    from .arrays import read_npz as read_npz
     from .digits import Digits as Digits
     from .digits import load_digits as load_digits
-    from .labels import Truth as Truth
-    from .labels import load_truth as load_truth
+    from .functions import load_function as load_function
+    from .functions import names_a_function as names_a_function
+    from .labels import Labelled as Labelled
+    from .loading import load_labelled as load_labelled
     from .loading import load_representative as load_representative
     from .log_mel import LogMel as LogMel
+    from .readers.array_files import read_npy as read_npy
+    from .readers.array_files import read_npz as read_npz
+    from .readers.tfrecords import Feature as Feature
+    from .readers.tfrecords import TFRecords as TFRecords
     from .samples import Batch as Batch
     from .samples import Samples as Samples
     from .samples import count_samples as count_samples
@@ -26,23 +29,24 @@ if TYPE_CHECKING:
     from .scalings import Scaling as Scaling
     from .scalings import ScalingName as ScalingName
     from .scalings import resolve_scaling as resolve_scaling
-    from .scripts import load_function as load_function
-    from .tfrecords import Feature as Feature
-    from .tfrecords import TFRecords as TFRecords
-    from .tokens import Tokenizer as Tokenizer
+    from .specs import InputSpec as InputSpec
+    from .specs import LabelKind as LabelKind
+    from .specs import SampleSpec as SampleSpec
+    from .tokenizer import Tokenizer as Tokenizer
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "arrays": ["InputSpec", "read_npy", "read_npz"],
         "digits": ["Digits", "load_digits"],
-        "labels": ["Truth", "load_truth"],
-        "loading": ["load_representative"],
+        "functions": ["load_function", "names_a_function"],
+        "labels": ["Labelled"],
+        "loading": ["load_labelled", "load_representative"],
         "log_mel": ["LogMel"],
+        "readers.array_files": ["read_npy", "read_npz"],
+        "readers.tfrecords": ["Feature", "TFRecords"],
         "samples": ["Batch", "Samples", "count_samples"],
         "scalings": ["SCALINGS", "Scaling", "ScalingName", "resolve_scaling"],
-        "scripts": ["load_function"],
-        "tfrecords": ["Feature", "TFRecords"],
-        "tokens": ["Tokenizer"],
+        "specs": ["InputSpec", "LabelKind", "SampleSpec"],
+        "tokenizer": ["Tokenizer"],
     },
 )

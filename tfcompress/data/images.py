@@ -1,10 +1,9 @@
-"""How do the pictures in a folder become samples of a model's input?
+"""How does an encoded picture become a sample of a model's input?
 
-Finds, decodes, converts and resizes; one file at a time, nothing is kept. Which scaling the model was trained with
+Decodes, converts and resizes, one picture at a time. Which scaling the model was trained with
 cannot be seen in a picture: the caller names it.
 """
 
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,33 +12,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import DataError
-from .arrays import InputSpec, one_line
+from ..errors import DataError, reason
 from .scalings import Scaling, resolve_scaling, scale
+from .specs import InputSpec
 
-__all__ = ["SUFFIXES", "ImageReader", "find_images"]
+__all__ = ["ImageReader"]
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Returns the pictures below ``folder``, at any depth, in the order of their paths; hidden names are left out.
-
-    Examples:
-        >>> import pathlib, tempfile
-        >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> for name in ["b.png", "a.JPG", ".c.png", "d.txt"]:
-        ...     folder.joinpath(name).touch()
-        >>> [path.name for path in find_images(folder)]
-        ['a.JPG', 'b.png']
-    """
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -113,9 +93,9 @@ class ImageReader:
         except (
             Exception
         ) as error:  # broken files end Pillow in many ways: SyntaxError, struct.error, OverflowError, ...
-            reason = "not an image" if isinstance(error, pillow.UnidentifiedImageError) else one_line(error)
+            why = "not an image" if isinstance(error, pillow.UnidentifiedImageError) else reason(error)
             raise DataError(
-                f"The picture must be readable. Received: {place} ({reason}). Replace or remove it."
+                f"The picture must be readable. Received: {place} ({why}). Replace or remove it."
             ) from error
         return scale(pixels, self.scaling_name)[None]
 

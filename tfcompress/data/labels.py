@@ -1,46 +1,51 @@
-"""What are a model's answers compared with? Labelled samples, with classes, values or boxes for labels.
+"""What are a model's answers compared with? Samples with classes, values or boxes, held in memory.
 
-``data`` reads classes; this module adds the other kinds, from the same sources.
+Labels come out of the same readers as the samples; here they become what metrics take.
 """
 
-import dataclasses
 import hashlib
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
-from .arrays import InputSpec, read_npz
-from .elements import LABEL_NAMES
-from .loading import load_labelled, load_representative
-from .samples import Batch, count_samples
-from .scripts import call_function, names_a_function
+from .readers.arrays_in_memory import label_arrays
+from .samples import Batch, Samples, check_labels, count_samples
+from .specs import LABEL, LabelKind
 
-__all__ = ["Truth", "load_truth"]
-
-BOX_NAMES = ("boxes", "classes")
+__all__ = ["Labelled", "labelled"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Truth:
-    """Samples and what a model should answer to them.
+@dataclass(frozen=True, eq=False, repr=False)
+class Labelled:
+    """Samples with what a model should answer to each.
 
     Attributes:
         x: by input name, shape (n, ...), the input's dtype.
-        y: classes of shape (n,), values of shape (n, ...), or "boxes" and "classes"; each with n as its first axis.
-        sha256: the hash of both.
+        y: classes of shape (n,), int64, indices from 0; values of shape (n, ...); or several arrays by name, such as
+            "boxes" and "classes", each with n as its first axis.
+        sha256: the hash of samples and labels.
+        kind: what ``y`` is. Default: "classes".
+        class_names: the names of the classes in order of their index, where the source names them. Default: None.
+
+    Raises:
+        DataError: samples and labels differ in number.
 
     Examples:
-        >>> load_truth((np.zeros((3, 2)), np.array([0, 2, 1])), [InputSpec("x", (None, 2), np.float32)], "classes").samples
-        3
+        >>> Labelled({"x": np.zeros((3, 2))}, np.array([0, 2, 1]), "hash")
+        Labelled(3 samples of 3 classes)
     """
 
     x: Batch
     y: Any
     sha256: str
+    kind: LabelKind = "classes"
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_labels(_by_name(self.y), samples=count_samples(self.x))
 
     @property
     def samples(self) -> int:
@@ -48,69 +53,87 @@ class Truth:
         return count_samples(self.x)
 
     def first(self, samples: int) -> Any:
-        """Returns the truth of the first samples."""
+        """Returns the labels of the first samples.
+
+        Examples:
+            >>> Labelled({"x": np.zeros((3, 2))}, np.array([0, 2, 1]), "hash").first(2)
+            array([0, 2])
+        """
         if isinstance(self.y, Mapping):
             return {name: array[:samples] for name, array in self.y.items()}
         return self.y[:samples]
 
+    def __repr__(self) -> str:
+        if self.kind == "classes":
+            classes = len(self.class_names) if self.class_names else len(np.unique(self.y))
+            return f"Labelled({self.samples} samples of {classes} classes)"
+        arrays = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in _by_name(self.y).items())
+        return f"Labelled({self.samples} samples with {arrays})"
 
-def load_truth(
-    source: Any, inputs: Sequence[InputSpec], kind: str, *, scaling: str | None = None, allow_pickle: bool = False
-) -> Truth:
-    """Returns samples with their truth, read into memory.
+
+def labelled(samples: Samples, kind: LabelKind, *, y: Any = None, place: str = "the data") -> Labelled:
+    """Returns samples and their labels, read into memory.
 
     Args:
-        source: for classes whatever ``data.load_labelled`` takes. For values ``(x, y)``, a dictionary or ``.npz`` with x and y
-            (y may have any shape), a function that returns one; without y, or as samples alone, the input itself is the
-            truth, as for an autoencoder. For boxes a dictionary or ``.npz`` with x, boxes and classes.
-        inputs: what the model accepts.
-        kind: "classes", "values", "boxes", or "any", which is classes where the source is a folder or its labels are
-            classes, and values otherwise.
-        scaling: as ``data.load_labelled`` takes it. Default: None.
-        allow_pickle: whether arrays of Python objects may be unpickled, which runs code. Default: False.
+        samples: read with their labels.
+        kind: what the labels are. Values that are missing are the only input itself, as for an autoencoder;
+            any are classes where the source names its classes, else values.
+        y: the labels, where they do not come with the samples. Default: None.
+        place: where the samples came from, for the message. Default: "the data".
 
     Raises:
-        DataError: the source is missing, malformed, or does not fit the model.
+        DataError: a sample does not fit, labels are missing, of another number or no classes.
+    """
+    x, labels = samples.in_memory()
+    if y is not None:
+        labels = label_arrays(y)
+    if kind == "any":
+        kind = "classes" if samples.class_names else "values"
+    if not labels and (kind != "values" or len(x) > 1):
+        raise DataError(f"Labelled data needs an array y. Received: {place} without one. Store x and y in a .npz file.")
+    y = labels[LABEL] if set(labels) == {LABEL} else labels or next(iter(x.values()))
+    if kind == "classes":
+        y = class_indices(y)
+    content = [f"{samples.sha256}".encode()]
+    content += [np.ascontiguousarray(array).tobytes() for _, array in sorted(_by_name(y).items())]
+    return Labelled(x, y, hashlib.sha256(b"".join(content)).hexdigest(), kind, samples.class_names)
+
+
+def _by_name(y: Any) -> Mapping[str, np.ndarray]:
+    return y if isinstance(y, Mapping) else {LABEL: y}
+
+
+def class_indices(y: Any) -> np.ndarray:
+    """Returns labels of any accepted form as class indices, shape (n,), int64.
+
+    Args:
+        y: indices of shape (n,) or (n, 1), of integers or whole floats, or one-hot rows of shape (n, classes).
+
+    Raises:
+        DataError: they are none of these.
 
     Examples:
-        >>> spec = InputSpec("x", (None, 2), np.float32)
-        >>> load_truth(np.ones((3, 2)), [spec], "values").y.shape
-        (3, 2)
+        >>> class_indices(np.array([[0, 1], [1, 0]]))
+        array([1, 0])
     """
-    is_folder = isinstance(source, str | os.PathLike) and Path(source).is_dir()
-    if kind == "classes" or (kind == "any" and is_folder):
-        labelled = load_labelled(source, inputs, scaling=scaling, allow_pickle=allow_pickle)
-        return Truth(labelled.x, labelled.y, labelled.sha256)
-    if isinstance(source, str) and names_a_function(source):
-        source = call_function(source)
-    if isinstance(source, str | os.PathLike) and Path(source).suffix == ".npz" and Path(source).is_file():
-        source = read_npz(Path(source), lambda names: names, allow_pickle=allow_pickle)
-    x, y = _parts(source, kind)
-    samples = load_representative(x, inputs, scaling=scaling, allow_pickle=allow_pickle)
-    batches = list(samples.batches(samples.count or 1))
-    batch = {name: np.concatenate([part[name] for part in batches]) for name in batches[0]}
-    if y is None:
-        if len(batch) != 1 or kind == "boxes":
-            raise DataError("Labelled data needs an array y. Received: samples alone. Store x and y in a .npz file.")
-        y = next(iter(batch.values()))
-    lengths = {len(array) for array in (y.values() if isinstance(y, Mapping) else [y])}
-    if lengths != {count_samples(batch)}:
-        raise DataError(f"Each sample needs one label. Received: {count_samples(batch)} samples and {lengths} labels.")
-    arrays = [y[name] for name in sorted(y)] if isinstance(y, Mapping) else [y]
-    content = b"".join([f"{samples.sha256}".encode(), *(np.ascontiguousarray(array).tobytes() for array in arrays)])
-    return Truth(batch, y, hashlib.sha256(content).hexdigest())
-
-
-def _parts(source: Any, kind: str) -> tuple[Any, Any]:
-    """Returns samples and truth of a source in memory; None for no truth."""
-    if isinstance(source, tuple) and len(source) == 2:
-        x, y = source
-        return x, {k: np.asarray(v) for k, v in y.items()} if isinstance(y, Mapping) else np.asarray(y)
-    if not isinstance(source, Mapping):
-        return source, None
-    names = BOX_NAMES if kind == "boxes" else LABEL_NAMES
-    labels = {name: np.asarray(source[name]) for name in names if name in source}
-    rest = {name: array for name, array in source.items() if name not in labels}
-    if kind == "boxes":
-        return rest, labels or None
-    return rest, next(iter(labels.values()), None)
+    if isinstance(y, Mapping):
+        raise DataError(f"Labels must be class indices. Received: {', '.join(y)}. Store one index per sample as y.")
+    if y.dtype.kind not in "biuf":
+        raise DataError(f"Labels must be class indices. Received: y of dtype {y.dtype}. Store integers from 0.")
+    if y.ndim == 2 and y.shape[1] > 1:
+        if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
+            raise DataError(
+                f"Labels of two axes must be one-hot. Received: y of shape {y.shape} with other rows. "
+                "Store one class index per sample."
+            )
+        return y.argmax(axis=1).astype(np.int64)
+    if y.ndim != 1 and not (y.ndim == 2 and y.shape[1] == 1):
+        raise DataError(f"Labels must have shape (n,). Received: y of shape {y.shape}. Store one index per sample.")
+    y = y.reshape(-1)
+    wrong = ~((y >= 0) & (y < 2**31) & (np.trunc(y) == y)) if y.dtype.kind == "f" else (y < 0) | (y >= 2**31)
+    if wrong.any():
+        raise DataError(
+            f"Labels must be whole numbers from 0. Received: {y[wrong][0]} for sample {int(wrong.argmax())}. "
+            "Number the classes from 0."
+        )
+    return y.astype(np.int64)

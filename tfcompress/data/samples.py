@@ -1,23 +1,36 @@
 """How is a data set read that need not fit into memory?
 
 In batches of the size that the reader asks for, each value checked, cast and hashed while it passes. Where the blocks
-come from is decided by ``data``.
+come from is decided by ``readers``.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
-from .arrays import InputSpec, fit
-from .scalings import Scaling
+from .specs import SampleSpec, check_shape, fit
 
-__all__ = ["Batch", "Blocks", "Samples", "count_samples"]
+__all__ = ["Batch", "Block", "Blocks", "Samples", "check_labels", "count_samples"]
+
+_MAPPED_BYTES = 32 << 20  # of a mapped file at most before it is given back
+_AT_ONCE = 256  # samples of a stream that are put together before all of them are
 
 Batch = dict[str, np.ndarray]
-Blocks = Callable[[int], Iterator[Batch]]
-"""From the batch size that will be asked for to blocks of any size, each array with a batch axis."""
+
+
+class Block(NamedTuple):
+    """Some samples in order, shape (n, ...) by input name, and their labels, shape (n, ...) by name; none where none are read."""
+
+    inputs: Batch
+    labels: Batch
+
+
+Blocks = Callable[[int], Iterator[Block]]
+"""From the batch size that will be asked for to blocks of any size."""
 
 
 class Samples:
@@ -25,18 +38,21 @@ class Samples:
 
     Args:
         blocks: makes the blocks, in order; called once for each pass.
-        inputs: what the model accepts.
+        spec: what is read.
         count: number of samples, if it is known. Default: None.
         is_array: whether a pass for the hash alone is cheap. Default: False.
-        scaling: as in ``arrays.fit``. Default: None.
+        is_scaled: whether the blocks are scaled already: scaled values cannot be scaled again. Default: False.
+        class_names: the names of the classes in order of their index, where the source names them. Default: None.
 
     Attributes:
         inputs: what the model accepts.
         count: number of samples; None for a stream that has not been read to its end.
+        class_names: as above.
 
     Examples:
-        >>> spec = InputSpec("x", (None, 2), np.float32)
-        >>> samples = Samples(lambda size: iter([{"x": np.zeros((3, 2))}]), [spec])
+        >>> from .specs import InputSpec
+        >>> spec = SampleSpec([InputSpec("x", (None, 2), np.float32)])
+        >>> samples = Samples(lambda size: iter([Block({"x": np.zeros((3, 2))}, {})]), spec)
         >>> samples
         Samples(count=None, inputs=['x' float32 (any, 2)])
         >>> [batch["x"].shape for batch in samples.batches(2)]
@@ -46,20 +62,64 @@ class Samples:
     def __init__(
         self,
         blocks: Blocks,
-        inputs: Sequence[InputSpec],
+        spec: SampleSpec,
         *,
         count: int | None = None,
         is_array: bool = False,
-        scaling: str | Scaling | None = None,
-    ):
+        is_scaled: bool = False,
+        class_names: tuple[str, ...] | None = None,
+    ) -> None:
         if count == 0:
             raise _no_samples()
-        self.inputs = tuple(inputs)
+        self.inputs = tuple(spec.inputs)
         self.count = count
+        self.class_names = class_names
         self._blocks = blocks
         self._is_array = is_array
-        self._scaling = scaling
+        self._scaling = None if is_scaled else spec.scaling
         self._sha256: str | None = None
+
+    @classmethod
+    def of_arrays(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        spec: SampleSpec,
+        *,
+        labels: Mapping[str, np.ndarray] | None = None,
+        place: str = "the data",
+    ) -> "Samples":
+        """Returns the samples of whole arrays, which may be mapped files.
+
+        Args:
+            arrays: by input name, shape (n, ...) or one sample (...), any dtype that fits.
+            spec: what is read.
+            labels: by name, shape (n, ...). Default: none.
+            place: where the arrays came from, for messages. Default: "the data".
+
+        Raises:
+            DataError: an array does not fit its input, the arrays differ in length, or there is no sample.
+
+        Examples:
+            >>> from .specs import InputSpec
+            >>> spec = SampleSpec([InputSpec("x", (None, 2), np.float32)])
+            >>> Samples.of_arrays({"x": np.zeros((3, 2))}, spec).count
+            3
+        """
+        whole = {each.name: check_shape(arrays[each.name], each, place=place) for each in spec.inputs}
+        count = count_samples(whole)
+        if count:
+            check_labels(labels or {}, samples=count)
+
+        def blocks(size: int) -> Iterator[Block]:
+            held = 0
+            for start in range(0, count, size):
+                block = {name: array[start : start + size] for name, array in whole.items()}
+                held += sum(array.nbytes for array in block.values())
+                if held > _MAPPED_BYTES:
+                    held = sum(_forget(array) for array in whole.values())
+                yield Block(block, {name: array[start : start + size] for name, array in (labels or {}).items()})
+
+        return cls(blocks, spec, count=count, is_array=True)
 
     @property
     def sha256(self) -> str | None:
@@ -86,11 +146,36 @@ class Samples:
             raise ValueError(f"size must be at least 1. Received: size={size}.")
         return self._batches(size)
 
-    def _batches(self, size: int) -> Iterator[Batch]:
+    def in_memory(self) -> Block:
+        """Returns all samples and their labels, each array whole.
+
+        Raises:
+            DataError: as ``batches``, or the samples or their labels differ in shape.
+
+        Examples:
+            >>> from .specs import InputSpec
+            >>> spec = SampleSpec([InputSpec("x", (None, 2), np.float32)], labels="classes")
+            >>> Samples.of_arrays({"x": np.zeros((3, 2))}, spec, labels={"y": np.arange(3)}).in_memory().labels
+            {'y': array([0, 1, 2])}
+        """
+        labels: list[Batch] = []
+        batches = list(self._batches(self.count or _AT_ONCE, labels.append))
+        if len({tuple(array.shape[1:] for array in batch.values()) for batch in batches}) > 1:
+            raise DataError(
+                "Labelled pictures must have one size. Received: several. Resize them to the size to be tested."
+            )
+        shapes = {tuple((name, array.shape[1:]) for name, array in part.items()) for part in labels}
+        if len(shapes) > 1:
+            raise DataError(
+                f"Labels must have one shape. Received: {' and '.join(map(str, sorted(shapes)[:2]))}. Pad them."
+            )
+        return Block(_join(batches), _join(labels))
+
+    def _batches(self, size: int, keep_labels: Callable[[Batch], None] | None = None) -> Iterator[Batch]:
         hashes = [hashlib.sha256(f"{spec.dtype}".encode()) for spec in self.inputs]
         shapes: list[tuple[int, ...] | None] = [None] * len(hashes)
         count = 0
-        for batch in _regroup(self._fitted(self._blocks(size)), size):
+        for batch in _regroup(self._fitted(self._blocks(size), keep_labels), size):
             for i, array in enumerate(batch.values()):
                 if shapes[i] != array.shape[1:]:
                     shapes[i] = array.shape[1:]
@@ -103,11 +188,16 @@ class Samples:
         self.count = count
         self._sha256 = hashlib.sha256(b"".join(h.digest() for h in hashes)).hexdigest()
 
-    def _fitted(self, blocks: Iterable[Batch]) -> Iterator[Batch]:
+    def _fitted(self, blocks: Iterable[Block], keep_labels: Callable[[Batch], None] | None) -> Iterator[Batch]:
         first = 0
         for block in blocks:
-            yield {spec.name: fit(block[spec.name], spec, first=first, scaling=self._scaling) for spec in self.inputs}
-            first += count_samples(block)
+            if keep_labels is not None:
+                keep_labels(block.labels)
+            yield {
+                each.name: fit(block.inputs[each.name], each, first=first, scaling=self._scaling)
+                for each in self.inputs
+            }
+            first += count_samples(block.inputs)
 
     def __repr__(self) -> str:
         return f"Samples(count={self.count}, inputs=[{', '.join(map(str, self.inputs))}])"
@@ -130,6 +220,28 @@ def count_samples(batch: Batch) -> int:
             f"Received: {', '.join(f'{name} {n}' for name, n in lengths.items())}. Store them in the same order."
         )
     return next(iter(lengths.values()))
+
+
+def check_labels(labels: Mapping[str, np.ndarray], *, samples: int) -> None:
+    """Refuses arrays of labels that have not one row for each sample.
+
+    Raises:
+        DataError: so it is.
+
+    Examples:
+        >>> check_labels({"y": np.arange(2)}, samples=3)
+        Traceback (most recent call last):
+        ...
+        tfcompress.errors.DataError: Each sample needs one label. Received: 3 samples and 2 labels. ...
+    """
+    for name, array in labels.items():
+        if array.ndim == 0:
+            raise DataError(f"Labels must have shape (n,). Received: {name} of shape (). Store one index per sample.")
+        if len(array) != samples:
+            raise DataError(
+                f"Each sample needs one label. Received: {samples} samples and {len(array)} labels. "
+                "Store x and y of the same length."
+            )
 
 
 def _regroup(blocks: Iterable[Batch], size: int) -> Iterator[Batch]:
@@ -161,3 +273,11 @@ def _join(batches: list[Batch]) -> Batch:
 
 def _no_samples() -> DataError:
     return DataError("The data must hold at least one sample. Received: none. Check where it comes from.")
+
+
+def _forget(array: np.ndarray) -> int:
+    """Gives back the memory into which a read-only file was mapped, so that a large one never counts whole; returns 0."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and getattr(array, "mode", None) == "r" and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)  # who still reads an earlier block gets it from the file again
+    return 0

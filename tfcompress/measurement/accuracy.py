@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Truth, read_npy, read_npz
+from ..data import Labelled, read_npy, read_npz
 from ..errors import DataError, DeviceError
 from ..metrics import Metric, argmax_agreement, check_labels, class_scores, confusion_matrix
 from ..tflite import TensorInfo, from_raw, to_raw
@@ -91,7 +91,7 @@ def answers_of(
     request: Mapping[str, Any],
     path: Path,
     file: File,
-    truth: Truth,
+    truth: Labelled,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Answers:
@@ -161,7 +161,7 @@ def _read(path: Path, file: File, samples: int) -> dict[str, np.ndarray]:
     return found
 
 
-def check_truth(file: File, truth: Truth, metrics: Sequence[Metric], name: str) -> None:
+def check_truth(file: File, truth: Labelled, metrics: Sequence[Metric], name: str) -> None:
     """Refuses labels that the output has no place for, before an hour of inference, with a ``DataError``."""
     if len(file.outputs) != 1 or metrics[0].labels != "classes":
         return
@@ -175,7 +175,7 @@ def check_truth(file: File, truth: Truth, metrics: Sequence[Metric], name: str) 
 
 
 def scores_of(
-    answers: Answers, truth: Truth, metrics: Sequence[Metric], file: File, name: str, *, confusion: bool = False
+    answers: Answers, truth: Labelled, metrics: Sequence[Metric], file: File, name: str, *, confusion: bool = False
 ) -> tuple[dict[str, float], tuple[tuple[int, ...], ...] | None]:
     """Returns every metric by name, and the confusion matrix if it was asked for.
 

@@ -131,7 +131,7 @@ def measure(
     Args:
         model: path of a ``.tflite`` file, its bytes, a ``Conversion``, a Keras model, which is measured as the float32 file
             that ``convert`` makes of it, or a list of them.
-        data: labelled samples: whatever ``convert`` takes as representative data, with labels (``data.load_truth``): ``.npz``
+        data: labelled samples: whatever ``convert`` takes as representative data, with labels (``data.load_labelled``): ``.npz``
             with ``x`` and ``y``, a folder with one sub-folder of images per class, ``(x, y)``, a ``tf.data.Dataset`` or a
             generator of ``(x, y)``, ``TFRecords``, ``path.py:function``. None measures no accuracy. Default: None.
         label: what the file is, for tables and reports; for a list of models a list. Default: "".

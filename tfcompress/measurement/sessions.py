@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data import InputSpec, Truth, load_truth
+from ..data import InputSpec, LabelKind, Labelled, load_labelled
 from ..errors import DataError
 from ..metrics import Metric
 from ..tflite import read_model
@@ -53,7 +53,7 @@ class Plan:
         request: the part of each request that is always the same.
         runs: timed runs.
         warmup_runs: before them; None until the times are steady.
-        data: labelled samples as ``truth.load_truth`` takes them; None for no accuracy.
+        data: labelled samples as ``data.load_labelled`` takes them; None for no accuracy.
         metrics: what answers are judged by.
         confusion: whether answers are counted by label.
         scaling: of pixels.
@@ -77,18 +77,18 @@ class Plan:
     cache: dict[Any, Any] = dataclasses.field(default_factory=dict)
     lock: Any = dataclasses.field(default_factory=threading.RLock)
 
-    def truth(self, file: File) -> Truth:
+    def truth(self, file: File) -> Labelled:
         """Returns the samples as the file takes them; read once for all files that take the same."""
         specs = tuple(InputSpec(info.name, (None, *info.shape[1:]), info.real_dtype) for info in file.inputs)
         with self.lock:
             if specs not in self.cache:
-                kind = next((m.labels for m in self.metrics if m.labels != "any"), "any")
-                self.cache[specs] = load_truth(
-                    self.data, specs, kind, scaling=self.scaling, allow_pickle=self.allow_pickle
+                kind: LabelKind = next((m.labels for m in self.metrics if m.labels != "any"), "any")
+                self.cache[specs] = load_labelled(
+                    self.data, specs, kind=kind, scaling=self.scaling, allow_pickle=self.allow_pickle
                 )
             return self.cache[specs]
 
-    def reference_outputs(self, file: File, truth: Truth) -> Any:
+    def reference_outputs(self, file: File, truth: Labelled) -> Any:
         """Returns the reference's outputs, by name or in order; a model's are found by running it here, once."""
         assert self.reference is not None
         path = Path(self.reference)
@@ -104,7 +104,7 @@ class Plan:
                 if len(other.inputs) != len(truth.x):
                     raise DataError(f"A reference takes the same inputs. Received: {path} with {len(other.inputs)}.")
                 renamed = dict(zip((info.name for info in other.inputs), truth.x.values(), strict=True))
-                found = answers_of(device, request, path, other, Truth(renamed, truth.y, truth.sha256))
+                found = answers_of(device, request, path, other, dataclasses.replace(truth, x=renamed))
                 self.cache[key] = found.values
             return self.cache[key]
 
@@ -208,7 +208,7 @@ class Session:
         )
         self._keep(job, record, {"interrupted": answers.interrupted})
 
-    def _compared(self, answers: Answers, file: File, truth: Truth) -> Any:
+    def _compared(self, answers: Answers, file: File, truth: Labelled) -> Any:
         if self.plan.reference is None:
             return None
         outputs = self.plan.reference_outputs(file, truth)

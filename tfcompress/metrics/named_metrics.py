@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..data import load_function
-from ..data.scripts import names_a_function
+from ..data import LabelKind, load_function, names_a_function
 from ..errors import DataError
 from .classification import area_under_curve, top1_accuracy, top_k_accuracy
 
@@ -78,7 +77,7 @@ class Metric:
 
     name: str
     function: Callable[[Outputs, Any, float | None], float]
-    labels: str
+    labels: LabelKind
     is_share: bool = True
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from ...calibration import MinMax, Observer, calibrator
-from ...data import InputSpec, Samples
+from ...data import InputSpec, Samples, SampleSpec
 from ...errors import DataError
 from ...quantization import Target, quantizers
 from . import adaptive_rounding, bias_correction, equalization, weight_clipping
@@ -247,7 +247,7 @@ def _collect(samples: Samples) -> dict[str, np.ndarray]:
 
 
 def _stream(arrays: Mapping[str, np.ndarray], inputs: Sequence[InputSpec]) -> Samples:
-    return Samples(lambda size: iter([dict(arrays)]), inputs, count=len(next(iter(arrays.values()))), is_array=True)
+    return Samples.of_arrays(arrays, SampleSpec(inputs))
 
 
 def _score(state: _State, held_out: Mapping[str, np.ndarray], wanted: Sequence[np.ndarray]) -> Score:

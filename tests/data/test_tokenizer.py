@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tfcompress.bundling import bundle, device_folder
-from tfcompress.data.tokens import RESERVED, Tokenizer
+from tfcompress.data.tokenizer import RESERVED, Tokenizer
 from tfcompress.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfcompress.data.loading import InputSpec, load_labelled, load_representative
+from tfcompress.data import InputSpec, load_labelled, load_representative
 from tfcompress.errors import DataError
 
 PICTURE = InputSpec("image", (None, 8, 6, 3), np.float32)
@@ -459,72 +459,6 @@ def test_objects_are_unpickled_only_when_it_is_allowed(tmp_path, vectors):
 def test_unused_arrays_of_objects_are_not_touched(tmp_path, vectors):
     np.savez(tmp_path / "a.npz", vector=vectors, note=np.array([{}], dtype=object))
     assert load_representative(tmp_path / "a.npz", [VECTOR]).count == 11
-
-
-# Labels.
-
-
-@pytest.mark.parametrize(
-    "y",
-    [
-        np.array([2, 0, 1]),
-        np.array([2, 0, 1], np.uint8),
-        np.array([2.0, 0.0, 1.0]),
-        np.array([[2], [0], [1]]),
-        np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]]),
-        np.eye(3, dtype=np.float32)[[2, 0, 1]],
-    ],
-    ids=["int64", "uint8", "whole floats", "column", "one-hot", "float one-hot"],
-)
-def test_labels_of_every_form_become_indices(tmp_path, y):
-    x = np.zeros((3, 4))
-    np.savez(tmp_path / "a.npz", x=x, y=y)
-    for source in (tmp_path / "a.npz", tmp_path, (x, y), [x, y.tolist()], {"x": x, "labels": y}, ({"vector": x}, y)):
-        labelled = load_labelled(source, [VECTOR])
-        np.testing.assert_array_equal(labelled.y, [2, 0, 1])
-        assert labelled.y.dtype == np.int64 and labelled.x["vector"].dtype == np.float32
-    assert len({load_labelled(s, [VECTOR]).sha256 for s in (tmp_path / "a.npz", (x, y), (x, [2, 0, 0]))}) == 2
-
-
-@pytest.mark.parametrize(
-    ("y", "message"),
-    [
-        (np.array([0.5, 0, 1]), "whole numbers from 0. Received: 0.5 for sample 0"),
-        (np.array([0, np.nan, 1]), "Received: nan for sample 1"),
-        (np.array([0, 1, np.inf]), "Received: inf for sample 2"),
-        (np.array([0, -1, 1]), "Received: -1 for sample 1"),
-        (np.array(["a", "b", "c"]), "dtype <U1"),
-        (np.array([[1, 1], [0, 1], [1, 0]]), "must be one-hot"),
-        (np.array([[0.2, 0.8], [0, 1], [1, 0]]), "must be one-hot"),
-        (np.zeros((3, 1, 1)), r"shape \(n,\). Received: y of shape \(3, 1, 1\)"),
-        (np.zeros(2), "3 samples and 2 labels"),
-        (np.array(1), r"shape \(\)"),
-    ],
-)
-def test_labels_that_are_no_classes_are_refused(y, message):
-    with pytest.raises(DataError, match=message):
-        load_labelled((np.zeros((3, 4)), y), [VECTOR])
-
-
-def test_labelled_data_needs_labels(tmp_path, vectors):
-    np.savez(tmp_path / "a.npz", x=vectors)
-    np.save(tmp_path / "a.npy", vectors)
-    for name in ("a.npz", "a.npy"):
-        with pytest.raises(DataError, match="needs an array y"):
-            load_labelled(tmp_path / name, [VECTOR])
-
-
-def test_class_folders_are_numbered_in_sorted_order(tmp_path):
-    for name, count in [("dog", 2), ("cat", 3), ("empty", 0), ("zebra", 1)]:
-        save_images(tmp_path / name, count)
-    labelled = load_labelled(tmp_path, [PICTURE])
-    assert labelled.class_names == ("cat", "dog", "empty", "zebra")
-    np.testing.assert_array_equal(labelled.y, [0, 0, 0, 1, 1, 3])
-    np.testing.assert_array_equal(labelled.x["image"], read_all(load_representative(tmp_path, [PICTURE]))["image"])
-    assert repr(labelled) == "Labelled(6 samples of 4 classes)"
-    save_images(tmp_path, 1)
-    with pytest.raises(DataError, match="one sub-folder per class. Received: .*0.png"):
-        load_labelled(tmp_path, [PICTURE])
 
 
 # Malformed files.

@@ -1,6 +1,6 @@
-"""How do ``tf.train.Example`` records in TFRecord files become samples of a model's inputs?
+"""Samples from TFRecord files of ``tf.train.Example`` records.
 
-A feature map says which feature holds which input, and how. TensorFlow reads the records; encoded pictures go through
+A feature map says which feature holds which input and which label, and how. TensorFlow reads the records; encoded pictures go through
 ``images`` as those in a folder do.
 """
 
@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from .arrays import InputSpec, check_shape, one_line
-from .images import ImageReader
-from .samples import Batch, Samples
-from .scalings import Scaling, resolve_scaling
+from ...errors import DataError, reason
+from ..images import ImageReader
+from ..samples import Block, Samples
+from ..specs import LABEL_NAMES, InputSpec, SampleSpec, check_shape
 
-__all__ = ["SUFFIXES", "Feature", "TFRecords", "load", "read_feature_map"]
+__all__ = ["SUFFIXES", "Feature", "TFRecords", "read", "read_feature_map", "reads"]
 
 SUFFIXES = (".tfrecord", ".tfrecords")
 _KINDS = ("values", "image", "bytes")
@@ -102,13 +101,13 @@ def _loaded(path: Path) -> Any:
             try:
                 return yaml.safe_load(text)
             except yaml.YAMLError as error:
-                raise DataError(f"A feature map must be YAML. Received: {path} ({one_line(error)}).") from error
+                raise DataError(f"A feature map must be YAML. Received: {path} ({reason(error)}).") from error
         return json.loads(text)
     except OSError as error:
         raise DataError(f"The feature map must be readable. Received: {path} ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"A feature map must be JSON. Received: {path} ({one_line(error)}). Name it .yaml if it is."
+            f"A feature map must be JSON. Received: {path} ({reason(error)}). Name it .yaml if it is."
         ) from error
 
 
@@ -123,7 +122,7 @@ def _feature(name: str, entry: Any, place: str) -> Feature:
     except (TypeError, ValueError) as error:
         raise DataError(
             f"Each input's entry must be a feature's name or an object with feature, kind, dtype and shape. "
-            f"Received: {name!r} in {place} ({one_line(error)})."
+            f"Received: {name!r} in {place} ({reason(error)})."
         ) from error
 
 
@@ -135,7 +134,7 @@ class TFRecords:
         paths: a file, a folder of ``.tfrecord`` and ``.tfrecords`` files, or several of them. Files that end in ``.gz``
             are unpacked while they are read.
         features: which feature feeds which input, by input name, or the path of a JSON or YAML file that says so; see
-            ``read_feature_map``.
+            ``read_feature_map``. Labels have an entry "y" (of boxes: "boxes" and "classes") and are no array of pictures.
 
     Raises:
         DataError: the feature map is missing or malformed.
@@ -158,56 +157,55 @@ class TFRecords:
         object.__setattr__(self, "features", read_feature_map(features))
 
 
-def load(
-    source: str | os.PathLike | Sequence[str | os.PathLike],
-    inputs: Sequence[InputSpec],
-    features: str | os.PathLike | Mapping[str, Any],
-    *,
-    scaling: str | Scaling | None = None,
-) -> Samples:
-    """Returns the samples of TFRecord files of ``tf.train.Example``, read in batches in the order of the files.
+def reads(source: Any) -> bool:
+    """Is this ``TFRecords``?"""
+    return isinstance(source, TFRecords)
+
+
+def read(source: TFRecords, spec: SampleSpec) -> Samples:
+    """Returns the samples of TFRecord files, read in the order of the files.
 
     Args:
-        source: a file, a folder of ``.tfrecord`` and ``.tfrecords`` files, or several files. Files that end in ``.gz``
-            are unpacked while they are read.
-        inputs: what the model accepts.
-        features: the feature map; see ``read_feature_map``.
-        scaling: of pictures and uint8 arrays, as in ``data.load_representative``. Default: None.
+        source: the files and the feature of each input.
+        spec: what is read.
 
     Raises:
-        DataError: a file or the map is missing or damaged, a record lacks a feature, or it does not fit the input.
-        ValueError: an unknown scaling.
+        DataError: the map has not each input, or a file is missing; when it is read: a file is damaged, a record lacks a
+            feature, or it does not fit.
     """
-    scaling = resolve_scaling(scaling)
-    found = read_feature_map(features)
-    specs = {spec.name: spec for spec in inputs}
-    if set(found) != set(specs):
+    features = source.features
+    inputs = {each.name: each for each in spec.inputs}
+    labels = spec.choose_labels(features)
+    if not set(inputs) <= set(features) or not set(features) - set(inputs) <= set(LABEL_NAMES):
         raise DataError(
-            f"A feature map must name each input once: {', '.join(specs)}. Received: {', '.join(found)}. Rename its keys."
+            f"A feature map must name each input once: {', '.join(inputs)}. Received: {', '.join(features)}. "
+            "Rename its keys."
         )
-    files = _files(source)
-    images = {name for name in found if found[name].kind == "image"}
-    readers = {name: ImageReader(specs[name], scaling) for name in images}
+    if any(features[name].kind == "image" for name in labels.values()):
+        raise DataError(
+            f"Labels are values or bytes. Received: an image for {', '.join(labels.values())}. Correct kind in the map."
+        )
+    files = _files(source.paths)
+    images = {name: ImageReader(inputs[name], spec.scaling) for name in inputs if features[name].kind == "image"}
 
-    def blocks(size: int) -> Iterator[Batch]:
+    def blocks(size: int) -> Iterator[Block]:
         number = 0
         for file in files:
             for record in _records(file):
                 place = f"record {number} of {file}"
-                yield {
-                    name: check_shape(_read(record, found[name], spec, readers.get(name), place), spec, place=place)
-                    for name, spec in specs.items()
+                found = {
+                    name: check_shape(_read(record, features[name], each, images.get(name), place), each, place=place)
+                    for name, each in inputs.items()
                 }
+                yield Block(found, {key: _label(record, features[name], name, place) for key, name in labels.items()})
                 number += 1
 
-    # A reader scales its pictures itself, and scaled arrays cannot be scaled again.
-    return Samples(blocks, tuple(inputs), scaling=None if images else scaling)
+    return Samples(blocks, spec, is_scaled=bool(images))
 
 
-def _files(source: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
-    paths = [Path(source)] if isinstance(source, str | os.PathLike) else [Path(path) for path in source]
+def _files(paths: Sequence[str]) -> list[Path]:
     files: list[Path] = []
-    for path in paths:
+    for path in map(Path, paths):
         files += sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
     missing = [path for path in files if not path.is_file()]
     if missing or not files:
@@ -235,11 +233,25 @@ def _damaged(file: Path, reason: str) -> DataError:
     return DataError(f"A TFRecord file must be whole. Received: {file} ({line}). Write it again.")
 
 
-def _read(record: Any, feature: Feature, spec: InputSpec, reader: ImageReader | None, place: str) -> np.ndarray:
+def _read(record: Any, feature: Feature, spec: InputSpec, images: ImageReader | None, place: str) -> np.ndarray:
     """Returns one sample, (1, ...) for a picture, else (...)."""
+    entry = _entry(record, feature, f"input {spec.name!r}", place)
+    if images is not None:
+        return images.read(io.BytesIO(_only_bytes(entry, place)), place=place)
+    array = _values(entry, np.dtype(feature.dtype or spec.dtype), place)
+    return _shaped(array, feature, tuple(-1 if size is None else size for size in spec.shape[1:]), place)
+
+
+def _label(record: Any, feature: Feature, name: str, place: str) -> np.ndarray:
+    """Returns one label with a batch axis: a number where it is one value and the map says no shape."""
+    array = _values(_entry(record, feature, f"label {name!r}", place), np.dtype(feature.dtype or np.uint8), place)
+    return _shaped(array, feature, () if array.size == 1 else (-1,), place)[None]
+
+
+def _entry(record: Any, feature: Feature, what: str, place: str) -> Any:
     if feature.feature not in record:
         raise DataError(
-            f"Each record must have the feature {feature.feature!r} of input {spec.name!r}. Received: {place} with "
+            f"Each record must have the feature {feature.feature!r} of {what}. Received: {place} with "
             f"{', '.join(sorted(record)) or 'none'}. Correct the feature map."
         )
     entry = record[feature.feature]
@@ -249,22 +261,31 @@ def _read(record: Any, feature: Feature, spec: InputSpec, reader: ImageReader | 
             f"The feature {feature.feature!r} must hold {feature.kind}. Received: {place} with a {form}. "
             f"Correct kind in the feature map ({', '.join(_KINDS)})."
         )
-    if feature.kind == "values":
-        values = getattr(entry, form).value if form != "no" else []
-        array = np.array(values, np.int64 if form == "int64_list" else np.float32)
-    elif len(entry.bytes_list.value) != 1:
+    return entry
+
+
+def _only_bytes(entry: Any, place: str) -> bytes:
+    if len(entry.bytes_list.value) != 1:
         raise DataError(
             f"A feature of bytes must hold one entry. Received: {place} with {len(entry.bytes_list.value)}."
         )
-    elif reader is not None:
-        return reader.read(io.BytesIO(entry.bytes_list.value[0]), place=place)
-    else:
-        content = entry.bytes_list.value[0]
-        dtype = np.dtype(feature.dtype or spec.dtype).newbyteorder("<")
-        if len(content) % dtype.itemsize:
-            raise DataError(f"Bytes must be whole values of {dtype}. Received: {place} with {len(content)} bytes.")
-        array = np.frombuffer(content, dtype)
-    shape = feature.shape or tuple(-1 if size is None else size for size in spec.shape[1:])
+    return entry.bytes_list.value[0]
+
+
+def _values(entry: Any, dtype: np.dtype, place: str) -> np.ndarray:
+    """Returns the numbers of a record's feature in one row; ``dtype`` is that of raw bytes."""
+    form = entry.WhichOneof("kind")
+    if form != "bytes_list":
+        return np.array(getattr(entry, form).value if form else [], np.int64 if form == "int64_list" else np.float32)
+    content = _only_bytes(entry, place)
+    dtype = dtype.newbyteorder("<")
+    if len(content) % dtype.itemsize:
+        raise DataError(f"Bytes must be whole values of {dtype}. Received: {place} with {len(content)} bytes.")
+    return np.frombuffer(content, dtype)
+
+
+def _shaped(array: np.ndarray, feature: Feature, shape: tuple[int, ...], place: str) -> np.ndarray:
+    shape = feature.shape or shape
     try:
         return array.reshape(shape)
     except ValueError as error:

@@ -1,28 +1,28 @@
-"""Does an array fit a model's input, and how does it come out of a ``.npy`` or ``.npz`` file?
+"""What does a model take, what is read for it, and does an array fit?
 
-Everything here is about one array or one file of arrays: its shape, its dtype, its values. Which arrays belong to which
-input, and in which batches they are read, is decided by ``data``.
+Everything here is about one array: its shape, its dtype, its values. Where arrays come from is decided by ``readers``.
 """
 
-import errno
-import warnings
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from ..errors import DataError
-from .scalings import Scaling, scale
+from .scalings import Scaling, resolve_scaling, scale
 
-__all__ = [
-    "InputSpec",
-    "check_shape",
-    "fit",
-    "one_line",
-    "read_npy",
-    "read_npz",
-]
+__all__ = ["LABEL", "LABEL_NAMES", "InputSpec", "LabelKind", "SampleSpec", "check_shape", "fit"]
+
+LabelKind = Literal["classes", "values", "boxes", "any"]
+"""``classes`` are class indices, ``values`` arrays of real numbers, ``boxes`` two arrays, "boxes" and "classes"; ``any`` are
+classes where a folder has them, otherwise values."""
+_USUAL_NAMES = ("y", "labels", "label", "targets")
+_BOX_NAMES = ("boxes", "classes")
+LABEL = _USUAL_NAMES[0]
+"""The name under which labels go that are one array."""
+LABEL_NAMES = (*_USUAL_NAMES, *_BOX_NAMES)
+"""The names under which labels are found in files and dictionaries, of one array and of boxes."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,61 @@ class InputSpec:
 
     def __str__(self) -> str:
         return f"{self.name!r} {self.dtype} {_text((None, *self.shape[1:]))}"
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What is read of a source for a model.
+
+    Attributes:
+        inputs: what each input accepts.
+        labels: which labels come along; None for samples alone. Default: None.
+        scaling: of pictures and uint8 arrays, as ``load_representative`` takes it. Default: None.
+        allow_pickle: whether arrays of Python objects may be unpickled, which runs code. Default: False.
+
+    Raises:
+        ValueError: ``scaling`` has an unknown name, or ``inputs`` is empty or names an input twice.
+
+    Examples:
+        >>> SampleSpec([InputSpec("x", (None, 2), np.float32)], labels="classes").choose_labels(["x", "targets"])
+        {'y': 'targets'}
+    """
+
+    inputs: Sequence[InputSpec]
+    labels: LabelKind | None = None
+    scaling: str | Scaling | None = None
+    allow_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        names = [spec.name for spec in self.inputs]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"inputs must name each input of the model once. Received: {names}.")
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        object.__setattr__(self, "scaling", resolve_scaling(self.scaling))
+
+    def choose_labels(self, names: Collection[str]) -> dict[str, str]:
+        """Returns the source's name of each array of labels that is wanted: of "boxes" and "classes", or of "y".
+
+        An array that has an input's name belongs to that input.
+
+        Args:
+            names: of all arrays of the source.
+        """
+        names = set(names) - {each.name for each in self.inputs}
+        if self.labels == "boxes":
+            return {name: name for name in _BOX_NAMES if name in names}
+        found = [name for name in _USUAL_NAMES if self.labels and name in names]
+        return dict(zip([LABEL], found, strict=False))
+
+    def is_label(self, name: str) -> bool:
+        """Is an array of this name one of labels, wanted or not, and so never a sample?
+
+        Examples:
+            >>> spec = SampleSpec([InputSpec("x", (None, 2), np.float32)])
+            >>> spec.is_label("y"), spec.is_label("boxes")
+            (True, False)
+        """
+        return name in _USUAL_NAMES or (self.labels == "boxes" and name in _BOX_NAMES)
 
 
 def check_shape(array: np.ndarray, spec: InputSpec, *, place: str = "the data") -> np.ndarray:
@@ -148,151 +203,6 @@ def fit(array: np.ndarray, spec: InputSpec, *, first: int = 0, scaling: str | Sc
     if spec.dtype.kind == "f":
         _refuse(~np.isfinite(cast), array, spec, first, "takes values in its dtype's range")
     return cast
-
-
-def read_npy(path: Path, *, allow_pickle: bool = False) -> np.ndarray:
-    """Returns the array of a ``.npy`` file, mapped into memory rather than read.
-
-    Args:
-        path: the file.
-        allow_pickle: whether an array of Python objects may be unpickled, which runs code. Default: False.
-
-    Returns:
-        Any shape and dtype, read-only.
-
-    Raises:
-        DataError: not a ``.npy`` file, truncated, or Python objects without ``allow_pickle``.
-
-    Examples:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "x.npy"
-        >>> np.save(path, np.arange(3))
-        >>> read_npy(path)
-        memmap([0, 1, 2])
-    """
-    _check_magic(path, b"\x93NUMPY")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy warns about headers that Python 2 wrote
-            return np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
-        if "Python objects" not in str(error):
-            raise _corrupt(path, error) from error
-        if not allow_pickle:
-            raise _unsafe(path) from error
-    except Exception as error:
-        raise _corrupt(path, error) from error
-    try:
-        array = np.load(path, allow_pickle=True)
-    except Exception as error:
-        raise _corrupt(path, error) from error
-    return _numbers(path, array)
-
-
-def read_npz(
-    path: Path, choose: Callable[[list[str]], list[str]], *, allow_pickle: bool = False
-) -> dict[str, np.ndarray]:
-    """Returns those arrays of a ``.npz`` file that ``choose`` picks from its names; the others are not unpacked.
-
-    Args:
-        path: the file.
-        choose: from the names in the file to the names to read.
-        allow_pickle: whether arrays of Python objects may be unpickled, which runs code. Default: False.
-
-    Raises:
-        DataError: not a ``.npz`` file, truncated, or Python objects without ``allow_pickle``.
-
-    Examples:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "both.npz"
-        >>> np.savez(path, x=np.arange(3), y=np.arange(3))
-        >>> read_npz(path, lambda names: ["x"])
-        {'x': array([0, 1, 2])}
-    """
-    _check_magic(path, b"PK")
-    try:
-        # An own handle: np.load leaves its file open when the archive's directory is broken.
-        with warnings.catch_warnings(), open(path, "rb") as file:
-            warnings.simplefilter("ignore")
-            with np.load(file) as archive:
-                arrays = {name: archive[name] for name in choose(archive.files)}
-    except DataError:
-        raise
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise _corrupt(path, error) from error
-        if not allow_pickle:
-            raise _unsafe(path) from error
-        return _unpickled_npz(path, choose)
-    except Exception as error:
-        raise _corrupt(path, error) from error
-    return _only_arrays(path, arrays)
-
-
-def one_line(error: BaseException) -> str:
-    """Returns the first line of an exception's message, without its closing full stop, or its type's name.
-
-    Examples:
-        >>> one_line(ValueError("No data left.\\nSee above."))
-        'No data left'
-    """
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(". ") if lines else type(error).__name__
-
-
-def _unpickled_npz(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, np.ndarray]:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=True) as archive:
-            names = choose(archive.files)
-            arrays = {name: archive[name] for name in names}
-    except DataError:
-        raise
-    except Exception as error:
-        raise _corrupt(path, error) from error
-    return {name: _numbers(path, array) for name, array in _only_arrays(path, arrays).items()}
-
-
-def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
-    """Returns an array of Python objects (samples, usually) as an array of numbers."""
-    if array.dtype != object or array.ndim == 0:
-        return array
-    try:
-        return np.stack([np.asarray(item) for item in array])
-    except Exception as error:
-        raise DataError(
-            f"Objects must be arrays of one shape. Received: {path} ({one_line(error)}). Store numbers with np.save."
-        ) from error
-
-
-def _only_arrays(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # NumPy hands out members without its magic number as bytes
-            raise DataError(f"A .npz file must hold arrays. Received: {path} ({name!r} is none). Save it again.")
-    return arrays
-
-
-def _check_magic(path: Path, magic: bytes) -> None:
-    try:
-        with open(path, "rb") as file:
-            start = file.read(len(magic))
-    except OSError as error:
-        raise DataError(f"The data must be readable. Received: {path} ({error.strerror}). Check the path.") from error
-    if start != magic:
-        found = "an empty file" if not start else f"it begins with {start!r}"
-        raise DataError(f"A {path.suffix} file must begin with {magic!r}. Received: {path} ({found}). Save it again.")
-
-
-def _corrupt(path: Path, error: Exception) -> DataError:
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return DataError(f"There must be memory to read the data. Received: {path} ({error.strerror}). Free memory.")
-    return DataError(f"The file must be a whole {path.suffix}. Received: {path} ({one_line(error)}). Save it again.")
-
-
-def _unsafe(path: Path) -> DataError:
-    return DataError(
-        f"Arrays of Python objects can run code when they are read. Received: {path}. "
-        "Store numbers, or pass --allow_unsafe (allow_pickle=True in Python) if you trust the file."
-    )
 
 
 def _is_castable(received: np.dtype, wanted: np.dtype) -> bool:

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from .arrays import one_line
+from ..errors import DataError, reason
 
 __all__ = ["call_function", "load_function", "names_a_function"]
 
@@ -58,7 +57,7 @@ def load_function(text: str) -> Callable[..., Any]:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's code may raise anything
         raise DataError(
-            f"The script must run. Received: {path} ({_reason(error)}). Run it with python first."
+            f"The script must run. Received: {path} ({type(error).__name__}: {reason(error)}). Run it with python first."
         ) from error
     finally:
         sys.path.remove(folder)
@@ -88,8 +87,6 @@ def call_function(text: str) -> Any:
     try:
         return function()
     except Exception as error:  # the user's code may raise anything
-        raise DataError(f"The function must return data. Received: {text} raised {_reason(error)}.") from error
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {one_line(error)}"
+        raise DataError(
+            f"The function must return data. Received: {text} raised {type(error).__name__}: {reason(error)}."
+        ) from error

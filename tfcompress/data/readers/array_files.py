@@ -1,0 +1,229 @@
+"""Samples from a ``.npy`` or ``.npz`` file, or from a folder that holds one.
+
+``.npy`` is mapped into memory, so that a file larger than memory can be read; of a ``.npz`` only what is wanted is unpacked.
+"""
+
+import errno
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import DataError, reason
+from ..samples import Samples
+from ..specs import SampleSpec
+from . import arrays_in_memory, image_folder, tfrecords
+
+__all__ = ["read", "read_npy", "read_npz", "reads"]
+
+SUFFIXES = (".npy", ".npz")
+
+
+def reads(source: Any) -> bool:
+    """Is this the path of a file, or of a folder that holds an array file? A path to nothing is one: it is refused here."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    path = Path(source)
+    return not path.is_dir() or bool(_array_files(path))
+
+
+def read(source: str | os.PathLike, spec: SampleSpec) -> Samples:
+    """Returns the samples of a file.
+
+    Args:
+        source: a ``.npy`` for a model with one input; a ``.npz`` with arrays by input name, for one input also with a lone
+            array or one named x, images, input or samples; or a folder that holds one of these.
+        spec: what is read.
+
+    Raises:
+        DataError: the file is missing, of another kind, damaged, or does not fit.
+
+    Examples:
+        >>> import tempfile
+        >>> from ..specs import InputSpec
+        >>> path = Path(tempfile.mkdtemp()) / "both.npz"
+        >>> np.savez(path, x=np.zeros((3, 2)), y=np.arange(3))
+        >>> read(path, SampleSpec([InputSpec("image", (None, 2), np.float32)])).count
+        3
+    """
+    path = _one_file(Path(source))
+    if path.suffix == ".npy":
+        if len(spec.inputs) > 1:
+            raise DataError(
+                f"A model with {len(spec.inputs)} inputs needs an array for each. Received: {path}. "
+                f"Store a .npz file with {', '.join(each.name for each in spec.inputs)}."
+            )
+        arrays = {spec.inputs[0].name: read_npy(path, allow_pickle=spec.allow_pickle)}
+        return Samples.of_arrays(arrays, spec, place=str(path))
+    if path.suffix in tfrecords.SUFFIXES:
+        raise DataError(
+            f"TFRecords need a feature map. Received: {path} without one. Pass --features=MAP.json, which names the feature "
+            "of each input (tfcompress.TFRecords in Python)."
+        )
+    if path.suffix != ".npz":
+        raise DataError(f"Data must be .npy, .npz or a folder. Received: {path}. Store the samples with np.save.")
+
+    def choose(names: list[str]) -> list[str]:
+        chosen = arrays_in_memory.choose_names(names, spec, str(path)).values()
+        return list(dict.fromkeys([*chosen, *spec.choose_labels(names).values()]))
+
+    found = arrays_in_memory.by_name(read_npz(path, choose, allow_pickle=spec.allow_pickle), spec, str(path))
+    return Samples.of_arrays(found.inputs, spec, labels=found.labels, place=str(path))
+
+
+def _one_file(path: Path) -> Path:
+    """Returns ``path``, or the array file that a folder holds instead of images."""
+    if not path.exists():
+        raise DataError(f"The data must exist. Received: {path}. Check the path.")
+    if not path.is_dir():
+        return path
+    arrays = _array_files(path)
+    has_images = bool(image_folder.find_images(path))
+    if len(arrays) > 1 or has_images:
+        names = ", ".join(p.name for p in arrays)
+        raise DataError(
+            f"A folder must hold images or one array file. Received: {path} with {names}"
+            f"{' and images' if len(arrays) == 1 else ''}. Name the file itself."
+        )
+    return arrays[0]
+
+
+def _array_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
+
+
+def read_npy(path: Path, *, allow_pickle: bool = False) -> np.ndarray:
+    """Returns the array of a ``.npy`` file, mapped into memory rather than read.
+
+    Args:
+        path: the file.
+        allow_pickle: whether an array of Python objects may be unpickled, which runs code. Default: False.
+
+    Returns:
+        Any shape and dtype, read-only.
+
+    Raises:
+        DataError: not a ``.npy`` file, truncated, or Python objects without ``allow_pickle``.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "x.npy"
+        >>> np.save(path, np.arange(3))
+        >>> read_npy(path)
+        memmap([0, 1, 2])
+    """
+    _check_magic(path, b"\x93NUMPY")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy warns about headers that Python 2 wrote
+            return np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        if "Python objects" not in str(error):
+            raise _corrupt(path, error) from error
+        if not allow_pickle:
+            raise _unsafe(path) from error
+    except Exception as error:
+        raise _corrupt(path, error) from error
+    try:
+        array = np.load(path, allow_pickle=True)
+    except Exception as error:
+        raise _corrupt(path, error) from error
+    return _numbers(path, array)
+
+
+def read_npz(
+    path: Path, choose: Callable[[list[str]], list[str]], *, allow_pickle: bool = False
+) -> dict[str, np.ndarray]:
+    """Returns those arrays of a ``.npz`` file that ``choose`` picks from its names; the others are not unpacked.
+
+    Args:
+        path: the file.
+        choose: from the names in the file to the names to read.
+        allow_pickle: whether arrays of Python objects may be unpickled, which runs code. Default: False.
+
+    Raises:
+        DataError: not a ``.npz`` file, truncated, or Python objects without ``allow_pickle``.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "both.npz"
+        >>> np.savez(path, x=np.arange(3), y=np.arange(3))
+        >>> read_npz(path, lambda names: ["x"])
+        {'x': array([0, 1, 2])}
+    """
+    _check_magic(path, b"PK")
+    try:
+        # An own handle: np.load leaves its file open when the archive's directory is broken.
+        with warnings.catch_warnings(), open(path, "rb") as file:
+            warnings.simplefilter("ignore")
+            with np.load(file) as archive:
+                arrays = {name: archive[name] for name in choose(archive.files)}
+    except DataError:
+        raise
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise _corrupt(path, error) from error
+        if not allow_pickle:
+            raise _unsafe(path) from error
+        return _unpickled_npz(path, choose)
+    except Exception as error:
+        raise _corrupt(path, error) from error
+    return _only_arrays(path, arrays)
+
+
+def _unpickled_npz(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=True) as archive:
+            names = choose(archive.files)
+            arrays = {name: archive[name] for name in names}
+    except DataError:
+        raise
+    except Exception as error:
+        raise _corrupt(path, error) from error
+    return {name: _numbers(path, array) for name, array in _only_arrays(path, arrays).items()}
+
+
+def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
+    """Returns an array of Python objects (samples, usually) as an array of numbers."""
+    if array.dtype != object or array.ndim == 0:
+        return array
+    try:
+        return np.stack([np.asarray(item) for item in array])
+    except Exception as error:
+        raise DataError(
+            f"Objects must be arrays of one shape. Received: {path} ({reason(error)}). Store numbers with np.save."
+        ) from error
+
+
+def _only_arrays(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # NumPy hands out members without its magic number as bytes
+            raise DataError(f"A .npz file must hold arrays. Received: {path} ({name!r} is none). Save it again.")
+    return arrays
+
+
+def _check_magic(path: Path, magic: bytes) -> None:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(magic))
+    except OSError as error:
+        raise DataError(f"The data must be readable. Received: {path} ({error.strerror}). Check the path.") from error
+    if start != magic:
+        found = "an empty file" if not start else f"it begins with {start!r}"
+        raise DataError(f"A {path.suffix} file must begin with {magic!r}. Received: {path} ({found}). Save it again.")
+
+
+def _corrupt(path: Path, error: Exception) -> DataError:
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return DataError(f"There must be memory to read the data. Received: {path} ({error.strerror}). Free memory.")
+    return DataError(f"The file must be a whole {path.suffix}. Received: {path} ({reason(error)}). Save it again.")
+
+
+def _unsafe(path: Path) -> DataError:
+    return DataError(
+        f"Arrays of Python objects can run code when they are read. Received: {path}. "
+        "Store numbers, or pass --allow_unsafe (allow_pickle=True in Python) if you trust the file."
+    )
