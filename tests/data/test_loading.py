@@ -4,6 +4,8 @@ import io
 import itertools
 import pickle
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -525,3 +527,21 @@ def test_mutated_files_are_read_or_refused(tmp_path):
 @pytest.mark.fuzz
 def test_many_mutated_files_are_read_or_refused(tmp_path):
     fuzz(2000, 1, tmp_path)
+
+
+def test_no_framework_is_loaded_for_what_needs_none(tmp_path, vectors):
+    np.savez(tmp_path / "x.npz", x=vectors, y=np.zeros(11))
+    save_images(tmp_path / "pictures" / "cat")
+    code = f"""
+import sys
+import numpy as np
+from tfcompress.data import InputSpec, TFRecords, load_labelled, load_representative
+vector, picture = InputSpec("v", (None, 4), np.float32), InputSpec("p", (None, 8, 6, 3), np.float32)
+load_labelled(r"{tmp_path}/x.npz", [vector])
+load_labelled(r"{tmp_path}/pictures", [picture])
+list(load_representative((row for row in np.zeros((3, 4))), [vector]).batches(2))
+TFRecords("people.tfrecord", {{"v": "v"}})
+print(*{{"tensorflow", "keras", "torch", "jax"}} & set(sys.modules))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""

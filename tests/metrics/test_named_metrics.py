@@ -54,23 +54,23 @@ def detector(boxes, classes, scores, counts):
     return {"p:1": boxes, "p:3": classes.astype(np.float32), "p:0": counts.astype(np.float32), "p:2": scores}
 
 
-def test_map_is_one_for_the_truth_and_counts_what_is_missed():
+def test_map_is_one_for_the_labels_and_counts_what_is_missed():
     boxes = GENERATOR.uniform(0, 0.4, (6, 5, 4))
     boxes[..., 2:] = boxes[..., :2] + GENERATOR.uniform(0.1, 0.5, (6, 5, 2))
     classes = GENERATOR.integers(0, 2, (6, 5))
-    truth = {"boxes": boxes, "classes": classes}
+    labels = {"boxes": boxes, "classes": classes}
     scores = np.sort(GENERATOR.random((6, 5)))[:, ::-1]
-    assert coco_map(detector(boxes, classes, scores, np.full(6, 5)), truth) == pytest.approx(1.0)
-    found = coco_map(detector(boxes, classes, scores, np.full(6, 3)), truth)
+    assert coco_map(detector(boxes, classes, scores, np.full(6, 5)), labels) == pytest.approx(1.0)
+    found = coco_map(detector(boxes, classes, scores, np.full(6, 3)), labels)
     assert 0.4 < found < 0.8  # three of five objects are found, and none is wrong
-    assert coco_map(detector(boxes, 1 - classes, scores, np.full(6, 5)), truth) < 0.2
-    assert coco_map(detector(boxes, classes, scores, np.zeros(6)), truth) == 0.0
+    assert coco_map(detector(boxes, 1 - classes, scores, np.full(6, 5)), labels) < 0.2
+    assert coco_map(detector(boxes, classes, scores, np.zeros(6)), labels) == 0.0
 
 
 def test_half_overlap_counts_at_the_lowest_threshold_only():
-    truth = {"boxes": np.array([[[0.0, 0.0, 1.0, 0.5]]]), "classes": np.array([[0]])}
+    labels = {"boxes": np.array([[[0.0, 0.0, 1.0, 0.5]]]), "classes": np.array([[0]])}
     shifted = np.array([[[0.0, 0.0, 1.0, 0.29]]])  # overlap 0.58: right at 0.50 and 0.55, two of ten thresholds
-    found = coco_map(detector(shifted, np.array([[0]]), np.array([[0.9]]), np.array([1])), truth)
+    found = coco_map(detector(shifted, np.array([[0]]), np.array([[0.9]]), np.array([1])), labels)
     assert found == pytest.approx(0.2)
 
 
@@ -81,10 +81,10 @@ def test_outputs_that_are_no_detector():
 
 def test_names_functions_and_mixtures(tmp_path):
     assert [m.name for m in resolve_metrics(["top1", "auc"])] == ["top1", "auc"]
-    (tmp_path / "mine.py").write_text("def share(outputs, truth): return (next(iter(outputs.values())) > 0).mean()\n")
+    (tmp_path / "mine.py").write_text("def share(outputs, labels): return (next(iter(outputs.values())) > 0).mean()\n")
     (own,) = resolve_metrics(f"{tmp_path}/mine.py:share")
     assert own.name == "share" and own.function({"y": np.array([[1.0], [-1.0]])}, None, None) == 0.5
-    (failing,) = resolve_metrics(lambda outputs, truth: 1 / 0)
+    (failing,) = resolve_metrics(lambda outputs, labels: 1 / 0)
     with pytest.raises(DataError, match="ZeroDivisionError"):
         failing.function({}, None, None)
     with pytest.raises(ValueError, match="same kind of labels"):
@@ -96,7 +96,7 @@ def test_every_metric_is_found_by_its_name(name):
     assert resolve_metrics(name) == [METRICS[name]]
 
 
-def test_truth_of_values_from_every_source(tmp_path):
+def test_labels_of_values_from_every_source(tmp_path):
     x, y = np.ones((4, 2), np.float32), np.arange(12.0).reshape(4, 3)
     np.savez(tmp_path / "both.npz", x=x, y=y)
     np.save(tmp_path / "alone.npy", x)
@@ -111,7 +111,7 @@ def test_truth_of_values_from_every_source(tmp_path):
     )
 
 
-def test_truth_of_boxes_needs_both_arrays():
+def test_labels_of_boxes_need_both_arrays():
     boxes, classes = np.zeros((4, 2, 4)), np.zeros((4, 2))
     found = load_labelled({"x": np.ones((4, 2)), "boxes": boxes, "classes": classes}, [SPEC], kind="boxes")
     assert found.samples == 4 and set(found.first(3)) == {"boxes", "classes"} and len(found.first(3)["boxes"]) == 3

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from .readers.arrays_in_memory import label_arrays
-from .samples import Batch, Samples, check_labels, count_samples
+from .samples import Batch, Samples, check_label_count, count_samples
 from .specs import LABEL, LabelKind
 
 __all__ = ["Labelled", "labelled"]
@@ -45,7 +45,7 @@ class Labelled:
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_labels(_by_name(self.y), samples=count_samples(self.x))
+        check_label_count(_by_name(self.y), samples=count_samples(self.x))
 
     @property
     def samples(self) -> int:

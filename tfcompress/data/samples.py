@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import DataError
 from .specs import SampleSpec, check_shape, fit
 
-__all__ = ["Batch", "Block", "Blocks", "Samples", "check_labels", "count_samples"]
+__all__ = ["Batch", "Block", "Blocks", "Samples", "check_label_count", "count_samples"]
 
 _MAPPED_BYTES = 32 << 20  # of a mapped file at most before it is given back
 _AT_ONCE = 256  # samples of a stream that are put together before all of them are
@@ -108,7 +108,7 @@ class Samples:
         whole = {each.name: check_shape(arrays[each.name], each, place=place) for each in spec.inputs}
         count = count_samples(whole)
         if count:
-            check_labels(labels or {}, samples=count)
+            check_label_count(labels or {}, samples=count)
 
         def blocks(size: int) -> Iterator[Block]:
             held = 0
@@ -222,14 +222,14 @@ def count_samples(batch: Batch) -> int:
     return next(iter(lengths.values()))
 
 
-def check_labels(labels: Mapping[str, np.ndarray], *, samples: int) -> None:
+def check_label_count(labels: Mapping[str, np.ndarray], *, samples: int) -> None:
     """Refuses arrays of labels that have not one row for each sample.
 
     Raises:
         DataError: so it is.
 
     Examples:
-        >>> check_labels({"y": np.arange(2)}, samples=3)
+        >>> check_label_count({"y": np.arange(2)}, samples=3)
         Traceback (most recent call last):
         ...
         tfcompress.errors.DataError: Each sample needs one label. Received: 3 samples and 2 labels. ...

@@ -91,7 +91,7 @@ def answers_of(
     request: Mapping[str, Any],
     path: Path,
     file: File,
-    truth: Labelled,
+    labelled: Labelled,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Answers:
@@ -102,22 +102,22 @@ def answers_of(
         request: threads and the like, as ``devices.on_device.agent`` takes them.
         path: of the model.
         file: what is known of it.
-        truth: the samples.
+        labelled: the samples and their labels.
         progress: called with (done, total). Default: None.
 
     Raises:
         DataError: the samples do not fit.
         DeviceError: the device failed.
     """
-    size = sum(np.asarray(truth.x[info.name]).size * info.dtype.itemsize for info in file.inputs)
+    size = sum(np.asarray(labelled.x[info.name]).size * info.dtype.itemsize for info in file.inputs)
     parts = 1 if file.is_stateful and not request["reset_state"] else max(1, -(-size // PART_BYTES))
-    length = -(-truth.samples // parts)
+    length = -(-labelled.samples // parts)
     found: list[Mapping[str, np.ndarray]] = []
     done, seconds, state, interrupted = 0, 0.0, "none", False
     with tempfile.TemporaryDirectory(prefix="tfcompress-") as folder:
         inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
-        while done < truth.samples and not interrupted:
-            part = {i.name: to_raw(np.asarray(truth.x[i.name][done : done + length]), i) for i in file.inputs}
+        while done < labelled.samples and not interrupted:
+            part = {i.name: to_raw(np.asarray(labelled.x[i.name][done : done + length]), i) for i in file.inputs}
             with open(inputs, "wb") as target:
                 np.savez(target, **part)  # type: ignore[arg-type]
             outputs.unlink(missing_ok=True)
@@ -125,13 +125,13 @@ def answers_of(
                 {**request, "kind": "outputs"},
                 {"model": path, "inputs": inputs},
                 {"outputs": outputs},
-                progress=None if progress is None else _continued(progress, done, truth.samples),
+                progress=None if progress is None else _continued(progress, done, labelled.samples),
             )
             found.append(_read(outputs, file, answer["samples"]))
             done, seconds, state = done + answer["samples"], seconds + answer["seconds"], answer["state"]
             interrupted = bool(answer.get("interrupted"))
             if progress is not None:
-                progress(done, truth.samples)
+                progress(done, labelled.samples)
     names = {info.name: info for info in file.outputs}
     values = {n: from_raw(np.concatenate([part[n] for part in found]), info) for n, info in names.items()}
     return Answers(values, done, state, seconds, interrupted)
@@ -161,7 +161,7 @@ def _read(path: Path, file: File, samples: int) -> dict[str, np.ndarray]:
     return found
 
 
-def check_truth(file: File, truth: Labelled, metrics: Sequence[Metric], name: str) -> None:
+def check_label_range(file: File, labelled: Labelled, metrics: Sequence[Metric], name: str) -> None:
     """Refuses labels that the output has no place for, before an hour of inference, with a ``DataError``."""
     if len(file.outputs) != 1 or metrics[0].labels != "classes":
         return
@@ -169,28 +169,28 @@ def check_truth(file: File, truth: Labelled, metrics: Sequence[Metric], name: st
     if None not in shape[1:]:
         try:
             columns = class_scores(np.empty((1, *(size or 1 for size in shape[1:])))).shape[1]
-            check_labels(truth.y, samples=truth.samples, columns=columns)
+            check_labels(labelled.y, samples=labelled.samples, columns=columns)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
 
 
 def scores_of(
-    answers: Answers, truth: Labelled, metrics: Sequence[Metric], file: File, name: str, *, confusion: bool = False
+    answers: Answers, labelled: Labelled, metrics: Sequence[Metric], file: File, name: str, *, confusion: bool = False
 ) -> tuple[dict[str, float], tuple[tuple[int, ...], ...] | None]:
     """Returns every metric by name, and the confusion matrix if it was asked for.
 
     Args:
         answers: of the device.
-        truth: of at least as many samples.
+        labelled: at least as many samples.
         metrics: at least one.
         file: what is known of the model.
         name: of the model, for messages.
         confusion: whether answers are counted by label. Default: False.
 
     Raises:
-        DataError: the truth does not fit the answers.
+        DataError: labels do not fit the answers.
     """
-    y = truth.first(answers.samples)
+    y = labelled.first(answers.samples)
     try:
         scores = {metric.name: metric.function(answers.values, y, file.threshold) for metric in metrics}
         if not confusion:

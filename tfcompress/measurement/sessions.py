@@ -15,7 +15,7 @@ from ..data import InputSpec, LabelKind, Labelled, load_labelled
 from ..errors import DataError
 from ..metrics import Metric
 from ..tflite import read_model
-from .accuracy import Answers, File, answers_of, check_truth, load_reference, reference_agreement, scores_of
+from .accuracy import Answers, File, answers_of, check_label_range, load_reference, reference_agreement, scores_of
 from .devices.device import Device
 from .devices.local import LocalDevice
 from .latency import Latency, Noise, Ratio
@@ -77,7 +77,7 @@ class Plan:
     cache: dict[Any, Any] = dataclasses.field(default_factory=dict)
     lock: Any = dataclasses.field(default_factory=threading.RLock)
 
-    def truth(self, file: File) -> Labelled:
+    def labelled(self, file: File) -> Labelled:
         """Returns the samples as the file takes them; read once for all files that take the same."""
         specs = tuple(InputSpec(info.name, (None, *info.shape[1:]), info.real_dtype) for info in file.inputs)
         with self.lock:
@@ -88,23 +88,23 @@ class Plan:
                 )
             return self.cache[specs]
 
-    def reference_outputs(self, file: File, truth: Labelled) -> Any:
+    def reference_outputs(self, file: File, labelled: Labelled) -> Any:
         """Returns the reference's outputs, by name or in order; a model's are found by running it here, once."""
         assert self.reference is not None
         path = Path(self.reference)
         if path.suffix != ".tflite":
             return load_reference(path, file)
         with self.lock:
-            key = "reference", truth.sha256
+            key = "reference", labelled.sha256
             if key not in self.cache:
                 device = LocalDevice()
                 request = {**self.request, "name": str(path), "cpus": (), "accelerator": "cpu", "api": "interpreter"}
                 answer = device.run({**request, "runs": 1, "warmup_runs": 0}, {"model": path}, {})
                 other = File.of(answer)
-                if len(other.inputs) != len(truth.x):
+                if len(other.inputs) != len(labelled.x):
                     raise DataError(f"A reference takes the same inputs. Received: {path} with {len(other.inputs)}.")
-                renamed = dict(zip((info.name for info in other.inputs), truth.x.values(), strict=True))
-                found = answers_of(device, request, path, other, dataclasses.replace(truth, x=renamed))
+                renamed = dict(zip((info.name for info in other.inputs), labelled.x.values(), strict=True))
+                found = answers_of(device, request, path, other, dataclasses.replace(labelled, x=renamed))
                 self.cache[key] = found.values
             return self.cache[key]
 
@@ -184,15 +184,15 @@ class Session:
 
     def _score(self, job: Job, answer: Mapping[str, Any]) -> None:
         plan, file = self.plan, File.of(answer)
-        truth = plan.truth(file)
-        check_truth(file, truth, plan.metrics, job.name)
+        labelled = plan.labelled(file)
+        check_label_range(file, labelled, plan.metrics, job.name)
         shown = None if plan.progress is None else lambda done, total: plan.progress(job.name, done, total)  # type: ignore[misc]
         request = {**plan.request, "name": job.name}
         try:
-            answers = answers_of(self.device, request, job.path, file, truth, progress=shown)
+            answers = answers_of(self.device, request, job.path, file, labelled, progress=shown)
         except DataError as error:
             raise DataError(f"{job.name}: {error}") from error
-        scores, confusion = scores_of(answers, truth, plan.metrics, file, job.name, confusion=plan.confusion)
+        scores, confusion = scores_of(answers, labelled, plan.metrics, file, job.name, confusion=plan.confusion)
         first = plan.metrics[0]
         value = scores[first.name]
         record = self._with(
@@ -202,16 +202,16 @@ class Session:
             scores=scores,
             confusion=confusion,
             samples=answers.samples,
-            data_sha256=truth.sha256,
-            reference=self._compared(answers, file, truth),
+            data_sha256=labelled.sha256,
+            reference=self._compared(answers, file, labelled),
             settings=dataclasses.replace(self.begun[job.path].settings, state=answers.state),
         )
         self._keep(job, record, {"interrupted": answers.interrupted})
 
-    def _compared(self, answers: Answers, file: File, truth: Labelled) -> Any:
+    def _compared(self, answers: Answers, file: File, labelled: Labelled) -> Any:
         if self.plan.reference is None:
             return None
-        outputs = self.plan.reference_outputs(file, truth)
+        outputs = self.plan.reference_outputs(file, labelled)
         digest = hashlib.sha256(Path(self.plan.reference).read_bytes()).hexdigest()
         return reference_agreement(answers, outputs, file, name=Path(self.plan.reference).name, sha256=digest)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...errors import DataError
-from ..samples import Block, Samples, check_labels, count_samples
+from ..samples import Block, Samples, check_label_count, count_samples
 from ..specs import SampleSpec, check_shape
 from .arrays_in_memory import unpack
 
@@ -67,5 +67,5 @@ def _batched(element: Block, spec: SampleSpec, *, place: str) -> Block:
     labels = element.labels
     if element.inputs[spec.inputs[0].name].ndim < len(spec.inputs[0].shape):  # a single sample, and so are its labels
         labels = {name: array[None] for name, array in labels.items()}
-    check_labels(labels, samples=count_samples(inputs))
+    check_label_count(labels, samples=count_samples(inputs))
     return Block(inputs, labels)
