@@ -1,19 +1,24 @@
 """How each layer of a float file is run alone, all in one run: every activation is fed instead of computed.
 
 Feeding each float layer what the integer file's layer really got, and comparing what comes out, gives the error that this
-layer adds by itself. Edits a flatbuffer; compares nothing.
+layer adds by itself. Edits a flatbuffer in memory only; which ops belong together is found by ``op_matching``.
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..metrics import Difference
 from ..system import native_stderr_silenced
 from ..tflite import flatbuffer
+from .op_matching import Pair
+from .side_by_side import File, Values, difference
 
-__all__ = ["Detached"]
+__all__ = ["Detached", "IsolatedLayers", "isolate"]
+
+_OWN_SAMPLES = 2
 
 
 class Detached:
@@ -86,3 +91,63 @@ def _twin(tensor: Any) -> Any:
     twin.name = f"{flatbuffer.tensor_name(tensor)} (fed)".encode()
     twin.buffer = 0
     return twin
+
+
+class IsolatedLayers:
+    """Runs each layer of one file on what another file's layer got.
+
+    Args:
+        detached: the first file, whose activations are fed.
+        pairs: the ops that belong together.
+        fed: number of each fed tensor in the second file by its number in the first.
+    """
+
+    def __init__(self, detached: Detached, pairs: Sequence[Pair], fed: Mapping[int, int]) -> None:
+        self._detached = detached
+        self._pairs = pairs
+        self._fed = fed
+
+    def differences(self, second: File, count: int) -> dict[Pair, Difference]:
+        """Returns how far each layer's output is from that of the second file, which has just run ``count`` samples."""
+        read = {index: second.values(theirs) for index, theirs in self._fed.items()}
+        known = {index: values for index, values in read.items() if values is not None}
+        if len(known) < len(read):
+            return {}
+        if all(raw.ndim and len(raw) == count for raw, _ in known.values()):
+            known = {index: (raw[:_OWN_SAMPLES], scale) for index, (raw, scale) in known.items()}
+        try:
+            made = self._detached.run({index: _as_float(values) for index, values in known.items()})
+        except (ValueError, RuntimeError):  # shapes that depend on values
+            return {}
+        found = {}
+        for pair in self._pairs:
+            if pair.first_tensor in made:
+                apart = difference((made[pair.first_tensor], None), known[pair.first_tensor])
+                if apart is not None:
+                    found[pair] = apart
+        return found
+
+
+def isolate(first: File, second: File, pairs: Sequence[Pair], threads: int, debug: bool) -> IsolatedLayers | None:
+    """Returns the first file cut into its layers, each fed what the second file's layer got; None unless its activations are float and its graph is the only one."""
+    graph = first.schema.subgraphs[0]
+    fed = {pair.first_tensor: pair.second_tensor for pair in pairs}
+    ours, theirs = first.model.inputs, second.model.inputs
+    by_name = {info.name: info.index for info in theirs}
+    for place, info in enumerate(ours):
+        partner = by_name.get(info.name, theirs[place].index if place < len(theirs) else None)
+        if partner is not None and info.dtype == np.float32:
+            fed[info.index] = partner
+    fed = {mine: other for mine, other in fed.items() if flatbuffer.type_name(graph.tensors[mine]) == "FLOAT32"}
+    if len(first.schema.subgraphs) > 1 or first.model.is_stateful or not fed:
+        return None
+    try:
+        return IsolatedLayers(Detached(first.schema, fed, threads=threads, debug=debug), pairs, fed)
+    except (ValueError, RuntimeError):  # a graph that does not let itself be cut up
+        return None
+
+
+def _as_float(values: Values) -> np.ndarray:
+    raw, scale = values
+    real = raw.astype(np.float32)
+    return real if scale is None else (real - np.float32(scale[1])) * np.float32(scale[0])

@@ -14,15 +14,14 @@ import numpy as np
 from ..metrics import Difference
 from ..tflite import constant_tensors, flatbuffer, operands, summarize_ops
 from ..tflite.op_summaries import op_layers
-from .isolated_layers import Detached
+from .isolated_layers import isolate
 from .layer_errors import LayerError, LayerReport, ranking
 from .op_matching import Pair, match
-from .side_by_side import File, Values, run_blocks
+from .side_by_side import File, difference, run_blocks
 
 __all__ = ["LayerError", "LayerReport", "layer_errors", "layer_reports", "ranking"]
 
 BATCH = 4
-_OWN_SAMPLES = 2
 _FLOAT_DB = 120.0  # float32 keeps 24 bits: 6 dB each, and a few go in sums
 
 
@@ -71,12 +70,12 @@ def file_errors(
 ) -> tuple[LayerError, ...]:
     """Returns ``layer_errors`` of two files that are open already."""
     pairs = match(first.schema, second.schema)
-    alone = _detach(first, second, pairs, threads, debug) if own else None
+    alone = isolate(first, second, pairs, threads, debug) if own else None
     sums: dict[Pair, Difference] = {}
     own_sums: dict[Pair, Difference] = {}
     for count in run_blocks((first, second), samples, batch=BATCH):
         for pair in pairs:
-            apart = _difference(first.values(pair.first_tensor), second.values(pair.second_tensor))
+            apart = difference(first.values(pair.first_tensor), second.values(pair.second_tensor))
             if apart is not None:
                 sums[pair] = sums.get(pair, Difference()) + apart
         if alone is not None and not own_sums:
@@ -128,66 +127,6 @@ def layer_reports(
         for operation in summarize_ops(finished)
         if operation.subgraph == 0
     )
-
-
-class _Alone:
-    """Runs each layer of the first file on what the second file's layer got."""
-
-    def __init__(self, detached: Detached, pairs: Sequence[Pair], fed: Mapping[int, int]) -> None:
-        self._detached = detached
-        self._pairs = pairs
-        self._fed = fed  # number in the second file by number in the first
-
-    def differences(self, second: File, count: int) -> dict[Pair, Difference]:
-        """Returns how far each layer's output is from that of the second file, which has just run ``count`` samples."""
-        read = {index: second.values(theirs) for index, theirs in self._fed.items()}
-        known = {index: values for index, values in read.items() if values is not None}
-        if len(known) < len(read):
-            return {}
-        if all(raw.ndim and len(raw) == count for raw, _ in known.values()):
-            known = {index: (raw[:_OWN_SAMPLES], scale) for index, (raw, scale) in known.items()}
-        try:
-            made = self._detached.run({index: _as_float(values) for index, values in known.items()})
-        except (ValueError, RuntimeError):  # shapes that depend on values
-            return {}
-        found = {}
-        for pair in self._pairs:
-            if pair.first_tensor in made:
-                apart = _difference((made[pair.first_tensor], None), known[pair.first_tensor])
-                if apart is not None:
-                    found[pair] = apart
-        return found
-
-
-def _detach(first: File, second: File, pairs: Sequence[Pair], threads: int, debug: bool) -> _Alone | None:
-    """Returns the first file cut into its layers, None unless its activations are float and its graph is the only one."""
-    graph = first.schema.subgraphs[0]
-    fed = {pair.first_tensor: pair.second_tensor for pair in pairs}
-    ours, theirs = first.model.inputs, second.model.inputs
-    by_name = {info.name: info.index for info in theirs}
-    for place, info in enumerate(ours):
-        partner = by_name.get(info.name, theirs[place].index if place < len(theirs) else None)
-        if partner is not None and info.dtype == np.float32:
-            fed[info.index] = partner
-    fed = {mine: other for mine, other in fed.items() if flatbuffer.type_name(graph.tensors[mine]) == "FLOAT32"}
-    if len(first.schema.subgraphs) > 1 or first.model.is_stateful or not fed:
-        return None
-    try:
-        return _Alone(Detached(first.schema, fed, threads=threads, debug=debug), pairs, fed)
-    except (ValueError, RuntimeError):  # a graph that does not let itself be cut up
-        return None
-
-
-def _difference(mine: Values | None, other: Values | None) -> Difference | None:
-    if mine is None or other is None or mine[0].size != other[0].size:
-        return None
-    return Difference.of(mine[0], other[0], first_scale=mine[1], second_scale=other[1])
-
-
-def _as_float(values: Values) -> np.ndarray:
-    raw, scale = values
-    real = raw.astype(np.float32)
-    return real if scale is None else (real - np.float32(scale[1])) * np.float32(scale[0])
 
 
 def _errors(

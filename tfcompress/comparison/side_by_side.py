@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ..errors import DataError, DeviceError, ModelError
+from ..metrics import Difference
 from ..tflite import Model, constant_tensors, flatbuffer, open_model, to_raw
 from ..tflite.model_files import UNNAMED
 from ..tflite.tensors import check_shape
 from ..tflite.trial import first_reason
 
-__all__ = ["File", "Values", "fed", "run_blocks"]
+__all__ = ["File", "Values", "difference", "fed", "run_blocks"]
 
 Values = tuple[np.ndarray, tuple[float, int] | None]
 """What a tensor holds, and its scale and zero point where these are quantized integers."""
@@ -143,3 +144,10 @@ def fed(file: File, first: File, samples: Mapping[str, np.ndarray]) -> dict[str,
     for info in file.model.inputs:
         check_shape(feed[info.name], info, file.name)
     return feed
+
+
+def difference(mine: Values | None, other: Values | None) -> Difference | None:
+    """Returns how far two tensors are apart in real numbers, None without values or where their sizes differ."""
+    if mine is None or other is None or mine[0].size != other[0].size:
+        return None
+    return Difference.of(mine[0], other[0], first_scale=mine[1], second_scale=other[1])
