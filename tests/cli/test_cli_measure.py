@@ -73,6 +73,30 @@ def test_everything_at_once(models, pictures, tmp_path, capsys):
     assert "<h2>Time per op</h2>" in page and "<h2>Accuracy against latency</h2>" in page
 
 
+def test_records_of_tensorflow_are_labelled_data_too(models, pictures, tmp_path, capsys):
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    name = Interpreter(str(models[1])).get_input_details()[0]["name"]
+    with np.load(pictures) as arrays, tf.io.TFRecordWriter(str(tmp_path / "test.tfrecord")) as writer:
+        for pixels, label in zip(arrays["x"], arrays["y"].ravel(), strict=True):
+            named = {
+                "pixels": tf.train.Feature(bytes_list=tf.train.BytesList(value=[pixels.tobytes()])),
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=named)).SerializeToString())
+    features = {name: {"feature": "pixels", "kind": "bytes", "dtype": "uint8"}, "y": "label"}
+    (tmp_path / "features.json").write_text(json.dumps(features))
+    records = []
+    for data in (
+        [f"--data={tmp_path}/test.tfrecord", f"--features={tmp_path}/features.json"],
+        [f"--data={pictures}"],
+    ):
+        assert measure(f"--model={models[1]}", *data, *QUICK, "--json=-") == 0
+        records += measurements_from_json(capsys.readouterr().out)
+    assert records[0].accuracy == records[1].accuracy > 0.5 and records[0].data_sha256 == records[1].data_sha256
+
+
 def test_a_record_is_repeated_from_itself(models, pictures, tmp_path, capsys):
     settings = ["--threads=2", "--noxnnpack", "--reset_state", "--metric=top1", "--batch=5", *QUICK]
     assert measure(f"--model={models[1]}", f"--data={pictures}", f"--json={tmp_path}/a.json", *settings) == 0

@@ -47,8 +47,10 @@ def measure_flags() -> flags.FlagValues:
     flags.DEFINE_list("model", None, "one or several .tflite files", flag_values=values)
     text(
         "data",
-        "labelled data: .npz with x and y, a folder with one sub-folder of images per class, or path.py:function",
+        "labelled data: .npz with x and y, a folder with one sub-folder of images per class, .tfrecord (with --features), or "
+        "path.py:function",
     )
+    text("features", "a JSON or YAML map from the inputs, and y, to the features of .tfrecord files")
     flags.DEFINE_list(
         "device",
         ["local"],
@@ -129,9 +131,12 @@ def arguments_of(values: flags.FlagValues) -> tuple[dict[str, Any], list[Any]]:
 
 def _arguments(settings: dict[str, Any], values: flags.FlagValues) -> dict[str, Any]:
     """Returns settings, which flags and records hold one by one, as the arguments of ``measure``."""
+    from ..data import TFRecords
     from ..measurement import ConnectionOptions, EvaluationOptions, LatencyOptions, RuntimeOptions
 
     settings = {**settings, "allow_pickle": values.allow_unsafe}
+    if settings["data"] is not None and values.features is not None:
+        settings["data"] = TFRecords(settings["data"], values.features)
     connection = ConnectionOptions(
         install=values.install,
         benchmark_model=values.benchmark_model or None,
