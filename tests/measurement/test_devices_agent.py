@@ -17,7 +17,7 @@ from tfcompress.errors import DeviceError, ModelError
 from tfcompress.measurement.devices.local import AGENT, LocalDevice, answer_of
 from tfcompress.measurement.devices.on_device import agent
 from tfcompress.measurement.devices.on_device.inference import evaluate, worker_count
-from tfcompress.measurement.devices.protocol import Conversation
+from tfcompress.measurement.devices.protocol import Exchange
 from tfcompress.tflite.interpreter import open_model
 
 PACKAGE = Path(agent.__file__).resolve().parents[3]
@@ -94,7 +94,7 @@ def test_answer_ends_with_its_mark_and_the_hash_of_the_file(resnet):
 def test_answer_that_was_cut_off_is_an_error(lines, code, message):
     end = f"os.kill(os.getpid(), {-code})" if code < 0 else f"sys.exit({code})"
     child = f"import os, sys; print(*{lines!r}, sep='\\n', flush=True); {end}"
-    reply, ended = Conversation([sys.executable, "-c", child], {}).answer(timeout_seconds=60)
+    reply, ended = Exchange([sys.executable, "-c", child], {}).answer(timeout_seconds=60)
     assert ended.code == code
     with pytest.raises(DeviceError, match=message):
         answer_of(reply, ended, "m.tflite")

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from ..errors import ConversionError
-from ..system import check_writable, write_atomically
-from ..system.files import check_distinct, check_exists
+from ..system import check_distinct, check_exists, check_writable, write_atomically
 from .convert_flags import arguments_of, convert_flags
 from .parsing import PAGES, check_report, help_text, parse, show
 from .progress import Progress

@@ -8,8 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from ..system import check_writable, write_atomically
-from ..system.files import check_distinct
+from ..system import check_distinct, check_writable, write_atomically
 from .measure_flags import FILES, arguments_of, measure_flags
 from .parsing import UsageError, help_text, parse, show
 from .progress import Progress, say

@@ -1,6 +1,7 @@
 """Where are the boxes?
 
-In: a picture's size and a detector's heads. Out: anchors, losses, and the boxes that are meant, in NumPy and as an op of the file.
+In: a picture's size and a detector's heads. Out: anchors, losses, and the boxes that non-maximum suppression leaves, in
+NumPy and as an op of the file.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,7 @@
 """How good, how small and how fast is a file on a device?
 
-In: ``.tflite`` files, labelled samples, names of devices. Out: a ``Measurement`` for each.
+In: ``.tflite`` files (or what ``convert`` returns, or a Keras model), labelled samples, names of devices. Out: a
+``Measurement`` of each file on each device, as a record, a table, CSV or JSON.
 """
 
 from typing import TYPE_CHECKING

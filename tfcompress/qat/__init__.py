@@ -1,4 +1,4 @@
-"""What does the integer file compute, while the model still trains?
+"""How does a model learn with the rounding of the integer file that it will become?
 
 In: a Keras model in ``fit``. Out: the same model, plain again, with weights that fit the integer grid and ranges that travel in
 its file.

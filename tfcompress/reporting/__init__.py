@@ -1,6 +1,6 @@
-"""What does a stranger read about it?
+"""What do people read about a file who have not made it?
 
-In: measurements, conversions, inspections. Out: self-contained HTML pages.
+In: measurements, conversions, inspections. Out: self-contained HTML pages with plots, text, and records as JSON.
 """
 
 from typing import TYPE_CHECKING

@@ -12,7 +12,6 @@ from .plots import (
     COLOURS,
     GREY,
     INK,
-    LOGARITHMIC_FROM,
     LONGEST_NAME,
     MARKERS,
     accuracy_limits,
@@ -20,6 +19,7 @@ from .plots import (
     colour,
     label_at_the_side,
     new_figure,
+    set_horizontal_axis,
     shortened_all,
     style,
     svg,
@@ -92,18 +92,7 @@ def interval(record: Measurement) -> tuple[float, float]:
 
 def set_time_axis(axes: Any, times: Sequence[float], kind: str) -> None:
     """Puts milliseconds on the horizontal axis, from zero or, for very different files, logarithmically."""
-    from matplotlib.ticker import NullFormatter, StrMethodFormatter
-
-    logarithmic = min(times) > 0 and max(times) > LOGARITHMIC_FROM * min(times)
-    if logarithmic:
-        axes.set_xscale("log")
-        axes.set_xlim(min(times) / 1.6, max(times) * 1.6)
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.set_xlim(0, 1.15 * max(times) or 1.0)
-        axes.xaxis.set_major_locator(tick_locator(3))
-    axes.set_xlabel(f"{median_of(kind)}, ms" + (" (logarithmic)" if logarithmic else ""))
+    set_horizontal_axis(axes, times, f"{median_of(kind)}, ms", room=1.15, ticks=3, numbers="{x:g}")
 
 
 def median_of(kind: str) -> str:

@@ -60,18 +60,34 @@ def accuracy_against_size(names: Sequence[str], measurements: Sequence[Measureme
 
 def set_size_axis(axes: Any, sizes: Sequence[float]) -> None:
     """Puts kB on the horizontal axis, from zero or, for very different files, logarithmically."""
+    set_horizontal_axis(axes, sizes, "file size, kB", room=1.1, ticks=4, numbers="{x:,.0f}")
+
+
+def set_horizontal_axis(
+    axes: Any, values: Sequence[float], label: str, *, room: float, ticks: int, numbers: str
+) -> None:
+    """Puts values that are not negative on the horizontal axis, from zero or, where they differ much, logarithmically.
+
+    Args:
+        axes: of the figure.
+        values: what is drawn.
+        label: of the axis.
+        room: how far it goes on, as a factor of the largest value.
+        ticks: at most, from zero on.
+        numbers: their format on a logarithmic axis.
+    """
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-    logarithmic = max(sizes) > LOGARITHMIC_FROM * min(sizes)
+    logarithmic = min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values)
     if logarithmic:
         axes.set_xscale("log")
-        axes.set_xlim(min(sizes) / 1.6, max(sizes) * 1.6)
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.set_xlim(min(values) / 1.6, max(values) * 1.6)
+        axes.xaxis.set_major_formatter(StrMethodFormatter(numbers))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.set_xlim(0, 1.1 * max(sizes))
-        axes.xaxis.set_major_locator(tick_locator(4))
-    axes.set_xlabel("file size, kB" + (" (logarithmic)" if logarithmic else ""))
+        axes.set_xlim(0, room * max(values) or 1.0)
+        axes.xaxis.set_major_locator(tick_locator(ticks))
+    axes.set_xlabel(label + (" (logarithmic)" if logarithmic else ""))
 
 
 def accuracy_limits(accuracies: Sequence[float]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""What does the operating system have to do for us?
+"""How are files, native libraries, child processes, the terminal and misspelt arguments dealt with, once for all packages?
 
-In: bytes and work to be done. Out: files that are whole or absent, quiet native libraries, answers of child processes that
-may crash, text laid out for a terminal. Knows nothing of models.
+In: bytes, work to be done, rows of text. Out: files that are whole or absent, quiet libraries, what work that may crash
+answered in a child process, aligned columns (``text_tables``). Knows nothing of models.
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .arguments import checked_arguments as checked_arguments
     from .arguments import option_or_default as option_or_default
     from .arguments import repr_without_defaults as repr_without_defaults
+    from .files import check_distinct as check_distinct
+    from .files import check_exists as check_exists
     from .files import check_writable as check_writable
     from .files import write_atomically as write_atomically
     from .isolation import ChildExit as ChildExit
@@ -24,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "arguments": ["checked_arguments", "option_or_default", "repr_without_defaults"],
-        "files": ["check_writable", "write_atomically"],
+        "files": ["check_distinct", "check_exists", "check_writable", "write_atomically"],
         "isolation": ["ChildExit", "Reporter", "run_isolated"],
         "quiet": ["converter_silenced", "native_stderr_silenced"],
     },

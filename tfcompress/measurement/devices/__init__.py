@@ -1,7 +1,7 @@
 """Where does a file run while it is measured?
 
-In: one request with its files. Out: one answer. ``on_device`` is what runs there, ``remote`` how one gets there, ``modelled`` are
-processors that are computed instead of run; ``local`` is this machine.
+In: a device's name, then requests with their files. Out: a ``Device``, then its answers. ``local`` is this machine,
+``remote`` how one gets to another, ``on_device`` what runs on either, ``modelled`` processors that are computed instead of run.
 """
 
 from typing import TYPE_CHECKING

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["AnsweringDevice", "Device", "Progress", "Request"]
+__all__ = ["TIMEOUT_SECONDS", "AnsweringDevice", "Device", "Progress", "Request"]
+
+TIMEOUT_SECONDS = 3600.0  # after which a device that gives no sign of life is given up
 
 Progress = Callable[[int, int], None]
 

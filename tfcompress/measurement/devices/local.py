@@ -13,7 +13,7 @@ from typing import Any
 from ... import errors
 from ...tflite import run_interpreter
 from .device import AnsweringDevice, Progress, Request
-from .protocol import Conversation, Ended
+from .protocol import Ended, Exchange
 
 __all__ = ["LocalDevice", "describe_file", "run_agent"]
 
@@ -39,7 +39,7 @@ class LocalDevice(AnsweringDevice):
     kind = "measured"
 
     def __init__(self) -> None:
-        self._talk: LocalConversation | None = None
+        self._exchange: LocalExchange | None = None
 
     def answer(self, request: Request) -> dict[str, Any]:
         """Returns the answer to one request; the child works on the files where they are.
@@ -57,35 +57,35 @@ class LocalDevice(AnsweringDevice):
 
     def interrupt(self) -> None:
         """Asks the running request to end early and to answer with what it has; does nothing without one."""
-        if self._talk is not None:
-            self._talk.interrupt()
+        if self._exchange is not None:
+            self._exchange.interrupt()
 
     def close(self) -> None:
         """Ends the child of a request that still runs."""
-        if self._talk is not None:
-            self._talk.close()
+        if self._exchange is not None:
+            self._exchange.close()
 
     def _asked(self, request: Mapping[str, Any], place: str, progress: Progress | None = None) -> dict[str, Any]:
-        talk = self._talk = LocalConversation(
+        exchange = self._exchange = LocalExchange(
             [sys.executable, "-P", "-c", AGENT, json.dumps(sys.path)],
             request,
             environment={key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"},
             debug=bool(request.get("debug")),
         )
         try:
-            reply, ended = talk.answer(progress=progress, stop_seconds=SECONDS_TO_STOP)
+            reply, ended = exchange.answer(progress=progress, stop_seconds=SECONDS_TO_STOP)
         finally:
-            self._talk = None
+            self._exchange = None
         try:
             return answer_of(reply, ended, place)
         except errors.DeviceError as error:
-            if talk.is_stopped:  # it had not begun yet
+            if exchange.is_stopped:  # it had not begun yet
                 raise KeyboardInterrupt from error
             raise
 
 
-class LocalConversation(Conversation):
-    """A conversation with a child of this process, which a signal asks for an early answer."""
+class LocalExchange(Exchange):
+    """An exchange with a child of this process, which a signal asks for an early answer."""
 
     def stop(self) -> None:
         """Sends SIGINT, which the agent takes for the wish to answer with what it has."""

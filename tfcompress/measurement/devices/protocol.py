@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 from ... import errors
 from .device import Progress
 
-__all__ = ["Conversation", "Ended", "checked_answer", "command", "last_line"]
+__all__ = ["Ended", "Exchange", "checked_answer", "command", "last_line"]
 
 LONGEST_MESSAGE = 300
 NOTHING = "no message"
@@ -140,7 +140,7 @@ def end(process: subprocess.Popen) -> None:
                 stream.close()
 
 
-class Conversation:
+class Exchange:
     """One request to an agent, in a child or behind a client program, and the lines of JSON that come back.
 
     Args:

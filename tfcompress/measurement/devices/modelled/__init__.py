@@ -1,6 +1,6 @@
 """What would a processor do that is not here?
 
-In: a file. Out: what TensorFlow Lite Micro's interpreter or Arm's compiler Vela say of it.
+In: a file. Out: what TensorFlow Lite Micro's interpreter or Arm's compiler Vela says of it, in child processes of this machine.
 """
 
 from typing import TYPE_CHECKING

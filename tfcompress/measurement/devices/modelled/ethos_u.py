@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ....errors import DeviceError, ModelError
-from ..device import AnsweringDevice, Request
+from ..device import TIMEOUT_SECONDS, AnsweringDevice, Request
 from ..local import describe_file
 from ..protocol import command, last_line
 
@@ -24,7 +24,6 @@ __all__ = ["Compiled", "EthosUDevice", "Fallback", "fallbacks"]
 
 PACKAGE = "ethos-u-vela"
 START = "import sys; from ethosu.vela.vela import main; sys.exit(main())"
-TIMEOUT_SECONDS = 3600.0
 KIBIBYTE = 1024
 # The tables come to files, and the operators that stay on the CPU with their reasons to standard output.
 FLAGS = ("--verbose-performance",)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ....errors import DeviceError, ModelError
 from ....tflite import run_interpreter
-from ..device import AnsweringDevice, Request
+from ..device import TIMEOUT_SECONDS, AnsweringDevice, Request
 from ..local import describe_file
 from ..on_device.agent import describe_device
 
@@ -25,7 +25,6 @@ __all__ = ["TflmDevice", "arena_bytes", "outputs_of"]
 
 PACKAGE = "tflite-micro"
 RUNTIME = "TensorFlow Lite Micro"
-TIMEOUT_SECONDS = 3600.0
 SPARE_BYTES = 64  # besides the recorded total: the arena is aligned to 16 bytes at both ends
 LARGEST_ARENA = 1 << 28
 SMALLEST_ARENA = 1 << 20

@@ -1,6 +1,6 @@
 """How does a request reach a device elsewhere?
 
-In: an address. Out: a device behind ssh or adb.
+In: an address, or a channel of one's own. Out: a device behind ssh or adb, and what this package keeps on it.
 """
 
 from typing import TYPE_CHECKING

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ....errors import DeviceError
 from ..addresses import Adb
-from ..protocol import Conversation, Ended, command
+from ..protocol import Ended, Exchange, command
 from .channel import SHELL_SECONDS
 
 __all__ = ["AdbChannel", "Listed", "listed", "listed_phones"]
@@ -193,9 +193,9 @@ class AdbChannel:
             said = ended.last_words if ended.said.strip() else (ended.text.strip().splitlines() or ["no message"])[-1]
             raise DeviceError(f"{self.name}: adb {verb} failed: {'no answer in time' if ended.code is None else said}")
 
-    def converse(self, script: str, request: Mapping[str, Any], *, debug: bool) -> Conversation:
+    def exchange(self, script: str, request: Mapping[str, Any], *, debug: bool) -> Exchange:
         """Starts a script there that reads a request from its input and answers."""
-        return Conversation([CLIENT, "-s", self.serial, "shell", script], request, debug=debug)
+        return Exchange([CLIENT, "-s", self.serial, "shell", script], request, debug=debug)
 
     def details(self) -> dict[str, str]:
         """Returns what a phone says about itself: model, Android version, SoC, ABI, battery, temperature."""

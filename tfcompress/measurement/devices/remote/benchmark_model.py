@@ -17,12 +17,11 @@ import numpy as np
 from ....errors import DeviceError
 from ....tflite import TensorInfo
 from ..addresses import Adb
-from ..device import AnsweringDevice, Request
+from ..device import Request
 from ..local import describe_file
 from .adb import AdbChannel
 from .benchmark_output import check_accelerator, delegate_nodes, latency_of, peak_bytes, profile_of, summary_of
-from .board import TIMEOUT_SECONDS
-from .cache import DeviceCache, sha256_of
+from .cache import RemoteDevice, sha256_of
 
 __all__ = ["BenchmarkModel"]
 
@@ -30,7 +29,7 @@ RUNS_WARM = 10  # of a warm-up until steady, which benchmark_model does not know
 AT_ONCE = 20  # samples per shell command: so that Ctrl-C and the progress bar are not kept waiting
 
 
-class BenchmarkModel(AnsweringDevice):
+class BenchmarkModel(RemoteDevice):
     """A phone that runs ``benchmark_model``.
 
     Args:
@@ -49,21 +48,9 @@ class BenchmarkModel(AnsweringDevice):
     def __init__(self, address: Adb, path: Path, *, timeout_seconds: float | None = None, debug: bool = False):
         if not path.is_file():
             raise ValueError(f"benchmark_model must be a file. Received: {path}. Check the path.")
-        self._channel = AdbChannel(address)
-        self.cache = DeviceCache(self._channel)
+        super().__init__(AdbChannel(address), timeout_seconds=timeout_seconds)
         self._program = path
-        self._timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
         self._is_stopped = False
-
-    @property
-    def name(self) -> str:
-        """How the phone was asked for; its serial is in it as soon as it is known."""
-        return self.cache.name
-
-    @property
-    def kind(self) -> str:
-        """What its times are: "measured", or "emulated" where the processor there is; known after a request."""
-        return self.cache.kind
 
     def answer(self, request: Request) -> dict[str, Any]:
         """Returns an answer in the agent's form to "latency", "profile" or "outputs".
@@ -83,10 +70,6 @@ class BenchmarkModel(AnsweringDevice):
     def interrupt(self) -> None:
         """Asks for an end after the samples that run now."""
         self._is_stopped = True
-
-    def close(self) -> None:
-        """Removes the job's folder there and ends the channel; safe to call twice."""
-        self.cache.close()
 
     def _latency(self, request: Request) -> dict[str, Any]:
         described = describe_file(request.model, request.name)

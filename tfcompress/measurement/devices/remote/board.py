@@ -14,16 +14,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ....errors import DeviceError
-from ..device import AnsweringDevice, Request
+from ..device import Request
 from ..on_device.agent import MODULES
-from ..protocol import Conversation, Ended, checked_answer
+from ..protocol import Ended, Exchange, checked_answer
 from . import environments
-from .cache import DeviceCache, sha256_of
+from .cache import RemoteDevice, sha256_of
 from .channel import Channel
 
 __all__ = ["Board", "agent_archive", "agent_sources"]
 
-TIMEOUT_SECONDS = 3600.0
 SIGNALS = {
     129: "SIGHUP",
     130: "SIGINT",
@@ -41,7 +40,7 @@ DEPLOYMENT = "measurement/devices/on_device/deployment.py"
 PACKAGE_DOC = '"""The part of tfcompress that runs on a board."""\n'
 
 
-class Board(AnsweringDevice):
+class Board(RemoteDevice):
     """A device behind a channel, with Python and LiteRT on it.
 
     Args:
@@ -57,24 +56,12 @@ class Board(AnsweringDevice):
     def __init__(
         self, channel: Channel, *, install: bool = False, timeout_seconds: float | None = None, debug: bool = False
     ):
-        self.cache = DeviceCache(channel)
-        self._channel = channel
+        super().__init__(channel, timeout_seconds=timeout_seconds)
         self._install = install
-        self._timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
         self._debug = debug
         self._python = ""
-        self._talk: Conversation | None = None
+        self._exchange: Exchange | None = None
         self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        """How the device was asked for; a phone's serial is in it as soon as it is known."""
-        return self.cache.name
-
-    @property
-    def kind(self) -> str:
-        """What its times are: "measured", or "emulated" where the processor there is; known after a request."""
-        return self.cache.kind
 
     def answer(self, request: Request) -> dict[str, Any]:
         """Returns the agent's answer to one request, with what the device says of itself.
@@ -95,13 +82,13 @@ class Board(AnsweringDevice):
         runner = self._place_archive()
         script = f"cd {shlex.quote(cache.job)} && {shlex.quote(self._python)} {shlex.quote(runner)}"
         with self._lock:
-            self._talk = self._channel.converse(script, {**request.settings, "paths": paths}, debug=self._debug)
+            self._exchange = self._channel.exchange(script, {**request.settings, "paths": paths}, debug=self._debug)
         try:
-            reply, ended = self._talk.answer(timeout_seconds=self._timeout_seconds, progress=request.progress)
+            reply, ended = self._exchange.answer(timeout_seconds=self._timeout_seconds, progress=request.progress)
         finally:
-            self._talk = None
+            self._exchange = None
         if reply is None:
-            raise DeviceError(self._obituary(ended))
+            raise DeviceError(self._explain(ended))
         models = {key: digest for key, digest in sent.items() if key.startswith("model")}
         answer = checked_answer(reply, models, place=self.name)
         for key, path in request.results.items():
@@ -114,12 +101,8 @@ class Board(AnsweringDevice):
     def interrupt(self) -> None:
         """Asks the request that runs to answer with what it has; from any thread."""
         with self._lock:
-            if self._talk is not None:
-                self._talk.interrupt()
-
-    def close(self) -> None:
-        """Removes the job's folder there and ends the channel; safe to call twice."""
-        self.cache.close()
+            if self._exchange is not None:
+                self._exchange.interrupt()
 
     def _find_python(self) -> str:
         """Returns the Python on the device that has all the agent needs."""
@@ -138,7 +121,7 @@ class Board(AnsweringDevice):
             path.write_bytes(agent_archive())
             return self.cache.place(path)
 
-    def _obituary(self, ended: Ended) -> str:
+    def _explain(self, ended: Ended) -> str:
         """Returns the one line for an agent that left no answer."""
         if ended.code is None:
             return (

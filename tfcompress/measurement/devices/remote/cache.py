@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ....errors import DeviceError
+from ..device import TIMEOUT_SECONDS, AnsweringDevice
 from ..protocol import Ended
 from .channel import Channel
 
-__all__ = ["CachedFile", "DeviceCache", "sha256_of"]
+__all__ = ["CachedFile", "DeviceCache", "RemoteDevice", "sha256_of"]
 
 FULL = re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE)
 
@@ -150,6 +151,37 @@ class DeviceCache:
 
     def _full(self, said: str) -> str:
         return f"{self._reason(Ended(1, b'', said))}."
+
+
+class RemoteDevice(AnsweringDevice):
+    """What devices behind a channel share: their names, what their times are, and that nothing of a job stays there.
+
+    Args:
+        channel: the way there.
+        timeout_seconds: after which a request without a sign of life is given up. Default: 3600.
+
+    Attributes:
+        cache: what lies on the device.
+    """
+
+    def __init__(self, channel: Channel, *, timeout_seconds: float | None = None):
+        self.cache = DeviceCache(channel)
+        self._channel = channel
+        self._timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
+
+    @property
+    def name(self) -> str:
+        """How the device was asked for; a phone's serial is in it as soon as it is known."""
+        return self.cache.name
+
+    @property
+    def kind(self) -> str:
+        """What its times are: "measured", or "emulated" where the processor there is; known after a request."""
+        return self.cache.kind
+
+    def close(self) -> None:
+        """Removes the job's folder there and ends the channel; safe to call twice."""
+        self.cache.close()
 
 
 def kind_of(line: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..protocol import Conversation, Ended
+from ..protocol import Ended, Exchange
 
 __all__ = ["SHELL_SECONDS", "Channel"]
 
@@ -33,7 +33,7 @@ class Channel(Protocol):
     def pull(self, source: str, destination: Path) -> None:
         """Copies a file from there."""
 
-    def converse(self, script: str, request: Mapping[str, Any], *, debug: bool) -> Conversation:
+    def exchange(self, script: str, request: Mapping[str, Any], *, debug: bool) -> Exchange:
         """Starts a script there that reads a request from its input and answers."""
 
     def details(self) -> Mapping[str, str]:

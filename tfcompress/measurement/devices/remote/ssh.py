@@ -14,7 +14,7 @@ from typing import Any
 
 from ....errors import DeviceError
 from ..addresses import Ssh
-from ..protocol import Conversation, Ended, command
+from ..protocol import Ended, Exchange, command
 from .channel import SHELL_SECONDS
 
 __all__ = ["SshChannel", "client_command", "reason"]
@@ -133,11 +133,11 @@ class SshChannel:
         if ended.code != 0:
             raise DeviceError(f"{self.name} did not give its results: {self._reason(ended)}.")
 
-    def converse(self, script: str, request: Mapping[str, Any], *, debug: bool) -> Conversation:
+    def exchange(self, script: str, request: Mapping[str, Any], *, debug: bool) -> Exchange:
         """Starts a script there that reads a request from its input and answers."""
         self._connect()
         remote = f"exec sh -c {shlex.quote(script)}"
-        return Conversation([*self._arguments("-o", "ControlMaster=no"), remote], request, debug=debug)
+        return Exchange([*self._arguments("-o", "ControlMaster=no"), remote], request, debug=debug)
 
     def details(self) -> dict[str, str]:
         """Returns nothing: the agent finds what there is to say about a board."""
