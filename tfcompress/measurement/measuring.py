@@ -192,7 +192,7 @@ def measure(
             request,
             latency.runs,
             latency.warmup,
-            list(data) if isinstance(data, Iterator) else data,  # several files may read it, a generator tells it once
+            replayed(data),
             metrics,
             evaluation.confusion,
             scaling,
@@ -303,6 +303,22 @@ def in_memory(model: Any, *, debug: bool = False) -> tuple[str, bytes]:
 
         model = convert(model, target="float32", debug=debug)
     return model.name, model.tflite
+
+
+def replayed(data: Any) -> Any:
+    """Returns labelled data that each of several files can read; a generator, which tells its samples once, is kept.
+
+    Examples:
+        >>> again = replayed((i, i % 2) for i in range(3))
+        >>> list(again()) == list(again())
+        True
+    """
+    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Iterator):
+        return replayed(data[0]), data[1]
+    if not isinstance(data, Iterator):
+        return data
+    kept = list(data)
+    return lambda: iter(kept)
 
 
 def path_text(source: Any) -> str | None:

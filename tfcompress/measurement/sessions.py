@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data import InputSpec, LabelKind, Labelled, load_labelled
+from ..data import InputSpec, LabelKind, Labelled, Scaling, load_labelled
 from ..errors import DataError
 from ..metrics import Metric
 from ..tflite import read_model
@@ -69,7 +69,7 @@ class Plan:
     data: Any = None
     metrics: Sequence[Metric] = ()
     confusion: bool = False
-    scaling: Any = None
+    scaling: str | Scaling | None = None
     allow_pickle: bool = False
     reference: str | None = None
     profile_runs: int = 0
