@@ -22,15 +22,21 @@ from ..errors import OutputError
 from ..system import checked_arguments
 from ..tflite import Model, ModelSource, flatbuffer, metadata, open_model, read_model
 from ..tflite.model_files import is_in_memory
-from .front_end import FILES as FRONT_END_FILES
-from .front_end import front_end_files
-from .snippets import describe, plain, render
+from .snippets import (
+    ARRAY_FILES,
+    FRONT_END_FILES,
+    TOKENIZER_FILES,
+    array_files,
+    describe,
+    front_end_files,
+    plain,
+    render,
+    tokenizer_files,
+)
 
 __all__ = ["FILES", "Bundle", "bundle", "check_folder"]
 
 MODEL = "model.tflite"
-ARRAY_FILES = ("model.h", "model.cc")
-TOKENIZER_FILES = ("vocabulary.txt", "tokenizer.py", "Tokenizer.kt")
 SAMPLES = "samples.npz"
 FILES = (
     MODEL,
@@ -47,7 +53,6 @@ FILES = (
 """Names of the files that a bundle may hold, and of no others."""
 
 KEPT_SAMPLES = 8
-BYTES_PER_ROW = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +165,7 @@ def bundle(
         name: render(f"{name}.jinja", **values) for name in ("run_model.py", "ModelArithmetic.kt", "ModelRunner.kt")
     }
     if tokenizer is not None:
-        files |= _tokenizer_files(tokenizer, origin)
+        files |= tokenizer_files(tokenizer, origin)
     if front_end is not None:
         files |= front_end_files(front_end, origin)
     kept = _answered(opened, samples) if samples else None
@@ -195,34 +200,6 @@ def _card(tflite: bytes, stored: Any, facts: Mapping[str, object] | None, values
         facts={plain(str(key)): plain(str(value)) for key, value in (facts or {}).items()},
         metadata=stored,
     )
-
-
-def array_files(content: bytes, sha256: str) -> dict[str, str]:
-    """Returns the texts of ``model.h`` and ``model.cc``: the model for a program that has no file system.
-
-    The linker puts the array into flash memory. It is aligned to 16 bytes, as TFLite Micro asks of a model, and compiles as
-    C11 and as C++11.
-
-    Args:
-        content: the bytes of the file.
-        sha256: their hash, 64 hexadecimal digits.
-
-    Examples:
-        >>> print(array_files(b"TFL3", "0" * 64)["model.cc"].splitlines()[-2])
-            0x54,0x46,0x4c,0x33,
-    """
-    rows = [
-        "0x" + content[start : start + BYTES_PER_ROW].hex(",").replace(",", ",0x") + ","
-        for start in range(0, len(content), BYTES_PER_ROW)
-    ]
-    values = {"size": len(content), "sha256": sha256, "rows": rows}
-    return {name: render(f"{name}.jinja", **values) for name in ARRAY_FILES}
-
-
-def _tokenizer_files(tokenizer: Tokenizer, source: str) -> dict[str, str]:
-    vocabulary, *code = TOKENIZER_FILES
-    rule = {"source": source, "length": tokenizer.length, "unit": tokenizer.unit}
-    return {vocabulary: tokenizer.vocabulary_text(), **{name: render(f"{name}.jinja", **rule) for name in code}}
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
