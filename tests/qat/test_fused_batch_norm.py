@@ -8,7 +8,7 @@ from keras import layers
 
 import tfcompress as tfc
 from models import compiled, striped_pictures
-from tfcompress.qat import fused_batch_norm
+from tfcompress.qat import fake_quantized_calls
 
 RANDOM = np.random.default_rng(0)
 
@@ -24,7 +24,9 @@ def both(inputs, weights, **options):
         for _ in range(2):
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
-                outputs = fused_batch_norm.train(layer, inputs) if fused else layer(inputs, training=True)
+                outputs = (
+                    fake_quantized_calls.fused_batch_norm(layer, inputs) if fused else layer(inputs, training=True)
+                )
                 loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * weights)
             slopes = tape.gradient(loss, [inputs, *(each.value for each in layer.trainable_variables)])
         found.append([outputs, *slopes, *layer.variables])
@@ -81,7 +83,7 @@ def frozen():
 )
 def test_what_the_kernel_does_not_compute_is_left_to_the_layer(layer, shape):
     layer.build(shape)
-    assert not fused_batch_norm.can_fuse(layer, tf.ones(shape))
+    assert not fake_quantized_calls.can_fuse_batch_norm(layer, tf.ones(shape))
 
 
 def test_a_quantization_aware_fit_uses_it_and_ends_where_keras_would(monkeypatch):
@@ -97,10 +99,12 @@ def test_a_quantization_aware_fit_uses_it_and_ends_where_keras_would(monkeypatch
         return model
 
     calls = []
-    train = fused_batch_norm.train
-    monkeypatch.setattr(fused_batch_norm, "train", lambda *args: calls.append(args[0].name) or train(*args))
+    train = fake_quantized_calls.fused_batch_norm
+    monkeypatch.setattr(
+        fake_quantized_calls, "fused_batch_norm", lambda *args: calls.append(args[0].name) or train(*args)
+    )
     fused = trained()
     assert set(calls) == {"norm"}
-    monkeypatch.setattr(fused_batch_norm, "can_fuse", lambda *args, **kwargs: False)
+    monkeypatch.setattr(fake_quantized_calls, "can_fuse_batch_norm", lambda *args, **kwargs: False)
     for own, other in zip(trained().get_weights(), fused.get_weights(), strict=True):
         np.testing.assert_allclose(other, own, rtol=1e-3, atol=1e-4)

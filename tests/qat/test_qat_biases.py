@@ -8,7 +8,7 @@ from keras import layers
 import tfcompress as tfc
 from models import compiled, striped_pictures
 from tfcompress.layers import quantization_points
-from tfcompress.qat.file_agreement import prove
+from tfcompress.qat.file_agreement import compare_with_file
 from tfcompress.quantization import fake_quantization
 
 X, Y = striped_pictures(256)
@@ -40,7 +40,7 @@ def trained(request):
 
 def apart(model, qat):
     """Mean distance of the file in quantization steps, by point."""
-    return {each.name: each.mean_steps for each in prove(model, qat, TEST_X, by_point=True).points}
+    return {each.name: each.mean_steps for each in compare_with_file(model, qat, TEST_X, by_point=True).points}
 
 
 def test_the_file_is_met_exactly(trained):

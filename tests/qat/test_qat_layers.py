@@ -9,7 +9,7 @@ from keras import layers
 
 import tfcompress as tfc
 from tfcompress.errors import StrictError
-from tfcompress.qat.file_agreement import SAME_ANSWERS, prove
+from tfcompress.qat.file_agreement import SAME_ANSWERS, compare_with_file
 from tfcompress.tflite.interpreter import open_model
 
 RANDOM = np.random.default_rng(0)
@@ -175,7 +175,7 @@ def test_covered_layers_need_no_data(name):
     assert result.float_tensors == ()
     assert result.points.calibrated == 0
     assert agreement(model, qat, fresh(x), result.tflite) >= SAME_ANSWERS
-    points = prove(model, qat, fresh(x), by_point=True).points
+    points = compare_with_file(model, qat, fresh(x), by_point=True).points
     assert len(points) >= 2
     steps = {each.name: each.mean_steps for each in points}
     assert max(steps.values()) <= (0.6 if name in OWN_ROUNDING else 0.03), steps

@@ -8,7 +8,7 @@ from keras import layers
 import tfcompress as tfc
 from models import compiled, striped_pictures
 from tfcompress.errors import ConversionError, StrictError
-from tfcompress.qat.file_agreement import SAME_ANSWERS, prove
+from tfcompress.qat.file_agreement import SAME_ANSWERS, compare_with_file
 from tfcompress.tflite.interpreter import open_model
 
 X, Y = striped_pictures(128)
@@ -66,8 +66,8 @@ def test_what_a_model_computes_between_its_layers_is_said_and_calibrated():
         compiled(model, jit_compile=False).fit(x, Y, epochs=6, batch_size=16, verbose=0, callbacks=[qat])
     assert len(caught) == 1
     assert list(qat.plan.skipped) == ["subclassed"]
-    assert qat.proof.calibrated == 1
-    assert qat.proof.same_answers >= SAME_ANSWERS
+    assert qat.file_agreement.calibrated == 1
+    assert qat.file_agreement.same_answers >= SAME_ANSWERS
     with pytest.raises(
         ConversionError, match=r"5 trained and 1 missing \(subclassed\S*/add\). Pass --representative_data"
     ):
@@ -84,9 +84,9 @@ def test_the_whole_model_is_integer_and_answers_as_trained(build):
     qat = tfc.QuantizationAwareTraining()
     compiled(model, jit_compile=False).fit(x, Y, epochs=6, batch_size=16, verbose=0, callbacks=[qat])
     assert tfc.convert(model, target="cpu-int8").float_tensors == ()
-    proof = prove(model, qat, x)
-    assert proof.calibrated == 0
-    assert proof.same_answers >= SAME_ANSWERS
+    agreement = compare_with_file(model, qat, x)
+    assert agreement.calibrated == 0
+    assert agreement.same_answers >= SAME_ANSWERS
 
 
 def test_several_outputs():
@@ -100,8 +100,8 @@ def test_several_outputs():
     qat = tfc.QuantizationAwareTraining(verify=TEST_X)
     targets = {"kind": Y, "size": X.mean((1, 2, 3))[:, None]}
     model.fit(X, targets, epochs=4, batch_size=16, verbose=0, callbacks=[qat])
-    assert {difference.name for difference in qat.proof.outputs} == {"kind", "size"}
-    assert qat.proof.same_answers >= SAME_ANSWERS
+    assert {difference.name for difference in qat.file_agreement.outputs} == {"kind", "size"}
+    assert qat.file_agreement.same_answers >= SAME_ANSWERS
 
 
 class Scaled(layers.Layer):
@@ -132,8 +132,8 @@ def test_a_layer_of_ones_own_joins_by_one_rule():
     try:
         model, qat = build(), tfc.QuantizationAwareTraining(verify=TEST_X)
         model.fit(X, Y, epochs=4, verbose=0, callbacks=[qat])
-        assert qat.proof.calibrated == 0
-        assert qat.proof.same_answers >= SAME_ANSWERS
+        assert qat.file_agreement.calibrated == 0
+        assert qat.file_agreement.same_answers >= SAME_ANSWERS
     finally:
         del tfc.quantization_points.RULES["Scaled"]
 

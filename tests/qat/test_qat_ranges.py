@@ -1,4 +1,4 @@
-"""Learned ranges, where ranges start, when statistics stand still, and the proof that the file is what was trained."""
+"""Learned ranges, where ranges start, when statistics stand still, and whether the file is what was trained."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from models import compiled, striped_pictures, tiny_cnn
 from tfcompress import demo
 from tfcompress.data.digits import load_digits
 from tfcompress.errors import DataError, TrainingError
-from tfcompress.qat.file_agreement import SAME_ANSWERS, prove
+from tfcompress.qat.file_agreement import SAME_ANSWERS, compare_with_file
 from tfcompress.quantization import fake_quantization
 from tfcompress.quantization.trained_ranges import TrainedRanges, read_archive
 from tfcompress.tflite import constant_tensors as constants_of_a_file
@@ -99,7 +99,7 @@ def test_learned_ranges_and_points_that_share_a_grid():
     qat = tfc.QuantizationAwareTraining(activation_ranges="learned")
     fit(model, qat, epochs=4)
     assert qat.ranges["a"] == qat.ranges["b"] == qat.ranges["both"] != qat.ranges["c"]
-    points = prove(model, qat, X, by_point=True).points
+    points = compare_with_file(model, qat, X, by_point=True).points
     assert max(each.mean_steps for each in points) <= 2e-3
 
 
@@ -171,16 +171,16 @@ def test_the_last_epoch_loses_nothing():
     assert np.mean(fake == digits.y_test) >= 0.97
 
 
-def test_the_callback_proves_itself(capsys):
+def test_the_callback_compares_itself_with_its_file(capsys):
     model = compiled(tiny_cnn())
     qat = tfc.QuantizationAwareTraining(verify=TEST_X, verify_layers=True)
     model.fit(X, Y, epochs=6, verbose=2, callbacks=[qat])
-    proof = qat.proof
-    assert proof.samples == 1000 and proof.same_answers >= SAME_ANSWERS and proof.calibrated == 0
-    assert {point.name for point in proof.points} == set(qat.ranges)
-    assert all(point.within_one_step > 0.97 for point in proof.points)
-    assert proof.points[0].max_steps == 0  # the input: the same rounding of the same numbers
-    assert str(proof) in capsys.readouterr().out
+    agreement = qat.file_agreement
+    assert agreement.samples == 1000 and agreement.same_answers >= SAME_ANSWERS and agreement.calibrated == 0
+    assert {point.name for point in agreement.points} == set(qat.ranges)
+    assert all(point.within_one_step > 0.97 for point in agreement.points)
+    assert agreement.points[0].max_steps == 0  # the input: the same rounding of the same numbers
+    assert str(agreement) in capsys.readouterr().out
     assert "call" not in vars(model)
 
 
@@ -200,29 +200,29 @@ def test_a_file_that_differs_is_one_warning():
             fit(compiled(model, jit_compile=False), qat)
     finally:
         del tfc.quantization_points.RULES["Unrounded"]
-    assert qat.proof.calibrated == 0
-    assert qat.proof.same_answers < SAME_ANSWERS
+    assert qat.file_agreement.calibrated == 0
+    assert qat.file_agreement.same_answers < SAME_ANSWERS
     assert len(caught) == 1
     assert str(caught[0].message) == (
-        f"The file must answer as the model does in training. Received: {qat.proof.same_answers:.1%} of same answers. "
-        "The callback's proof says how far they are apart; verify_layers=True says where."
+        f"The file must answer as the model does in training. Received: {qat.file_agreement.same_answers:.1%} of same answers. "
+        "The callback's file_agreement says how far they are apart; verify_layers=True says where."
     )
 
 
-def test_the_proof_sees_a_file_that_differs():
-    """A trained range that the file does not have: the proof must see it."""
+def test_the_comparison_sees_a_file_that_differs():
+    """A trained range that the file does not have: the comparison must see it."""
     model, qat = compiled(tiny_cnn()), tfc.QuantizationAwareTraining()
     fit(model, qat, epochs=4)
-    good = prove(model, qat, TEST_X)
+    good = compare_with_file(model, qat, TEST_X)
     state = qat.snapshot()
     state["stem_relu"][1] *= 0.05
-    qat._trackers.recall(state)  # the callback computes otherwise now; the model's asset is as it was
-    bad = prove(model, qat, TEST_X, by_point=True)
+    qat._quantized.trackers.recall(state)  # the callback computes otherwise now; the model's asset is as it was
+    bad = compare_with_file(model, qat, TEST_X, by_point=True)
     assert bad.same_answers < good.same_answers
     assert bad.outputs[0].mean_steps > good.outputs[0].mean_steps
 
 
-def test_a_layer_without_a_rule_is_calibrated_in_the_proof():
+def test_a_layer_without_a_rule_is_calibrated_in_the_comparison():
     keras.utils.set_random_seed(0)
     model = compiled(
         keras.Sequential([keras.Input((8, 8, 2)), layers.Flatten(), layers.LayerNormalization(), layers.Dense(3)])
@@ -230,7 +230,7 @@ def test_a_layer_without_a_rule_is_calibrated_in_the_proof():
     qat = tfc.QuantizationAwareTraining(verify=X)
     with pytest.warns(UserWarning, match="calibrated at conversion"):
         fit(model, qat)
-    assert qat.proof.calibrated > 0
+    assert qat.file_agreement.calibrated > 0
 
 
 @pytest.mark.parametrize("target", ["cpu-int8", "cpu-int16x8"])
@@ -253,8 +253,8 @@ def test_a_separable_convolution_is_its_two_operations(target):
     qat = tfc.QuantizationAwareTraining(target=target, verify=TEST_X)
     fit(model, qat, epochs=5)
     assert {"separable:depthwise", "along:depthwise", "along:inner"} <= set(qat.ranges)
-    assert qat.proof.same_answers >= SAME_ANSWERS
-    assert qat.proof.calibrated == 0
+    assert qat.file_agreement.same_answers >= SAME_ANSWERS
+    assert qat.file_agreement.calibrated == 0
 
 
 @pytest.mark.parametrize(

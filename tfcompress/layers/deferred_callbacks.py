@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from . import phases, weight_averages
+from . import active_callbacks, weight_averages
 
 __all__ = ["AfterSchedule", "after_schedule"]
 
@@ -52,7 +52,7 @@ class AfterSchedule(keras.callbacks.Callback):
         if not isinstance(inner, keras.callbacks.Callback):
             raise TypeError(f"after_schedule needs a Keras callback. Received: {inner!r}.")
         self.inner = inner
-        self._snapshots: list[tuple[phases.Phase, Any]] = []
+        self._snapshots: list[tuple[active_callbacks.CompressionCallback, Any]] = []
         for hook in _HOOKS:
             setattr(self, hook, getattr(inner, hook))
         for hook in _WAITING:
@@ -69,7 +69,7 @@ class AfterSchedule(keras.callbacks.Callback):
         return called
 
     def _settled(self) -> bool:
-        if not all(phase.settled() for phase in phases.active(self.model)):
+        if not all(each.settled() for each in active_callbacks.active(self.model)):
             self._waited = True
             return False
         if self._waited and isinstance(self.inner, keras.callbacks.SwapEMAWeights):
@@ -96,11 +96,11 @@ class AfterSchedule(keras.callbacks.Callback):
         before = getattr(self.inner, "best_weights", None)
         self.inner.on_epoch_end(epoch, logs)
         if getattr(self.inner, "best_weights", None) is not before:
-            self._snapshots = [(phase, phase.snapshot()) for phase in phases.active(self.model)]
+            self._snapshots = [(each, each.snapshot()) for each in active_callbacks.active(self.model)]
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Lets the callback restore its weights, and gives them back their masks and ranges."""
         self.inner.on_train_end(logs)
         if getattr(self.inner, "best_weights", None) is not None:
-            for phase, snapshot in self._snapshots:
-                phase.recall(snapshot)
+            for callback, snapshot in self._snapshots:
+                callback.recall(snapshot)

@@ -8,23 +8,27 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from . import phases
+from . import active_callbacks
 
 __all__ = ["at_the_end", "guard", "release"]
 
 
-def guard(model: Any) -> None:
+def guard(model: Any, name: str = "train_function") -> None:
     """Makes an exception in ``model.train_function``, Ctrl-C too, release the model before it goes on.
 
     Callbacks call it before each batch: whoever makes a new training function drops the guard.
+
+    Args:
+        model: what Keras fits, evaluates or predicts with.
+        name: the function. Default: "train_function".
     """
-    function = model.train_function
+    function = getattr(model, name)
     if function is not None and not isinstance(function, _Guarded):
-        model.train_function = _Guarded(function, model)
+        setattr(model, name, _Guarded(function, model))
 
 
 class _Guarded:
-    """A training function; its attributes are those of the one inside."""
+    """A function that Keras has compiled; its attributes are those of the one inside."""
 
     def __init__(self, function: Callable[..., Any], model: Any) -> None:
         self._function = function
@@ -57,9 +61,9 @@ def release(model: Any) -> bool:
         >>> release(Model())
         False
     """
-    found = phases.active(model)
-    for phase in found:
-        phase.remove()
+    found = active_callbacks.active(model)
+    for callback in found:
+        callback.remove()
     return bool(found)
 
 

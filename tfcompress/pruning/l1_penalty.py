@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from ..errors import TrainingError
-from ..layers import check_backend, interception, layer_choice, phases, recovery
+from ..layers import active_callbacks, check_backend, interception, layer_choice, recovery
 from .masked_training import check_built
 
 __all__ = ["L1Penalty"]
@@ -103,7 +103,7 @@ class L1Penalty(keras.callbacks.Callback):
 
     def remove(self, model: keras.Model | None = None) -> None:
         """Takes the penalty off ``model`` (default: the last one trained), also after an exception in ``fit``."""
-        phases.leave(self)
+        active_callbacks.leave(self)
         for variable in [*(model.variables if model is not None else ()), *self._penalised]:
             if isinstance(variable.regularizer, _Penalty):
                 variable.regularizer = variable.regularizer.former
@@ -116,7 +116,7 @@ class L1Penalty(keras.callbacks.Callback):
         for variable in self._chosen:
             variable.regularizer = _Penalty(self.strength, variable.regularizer)
         self._penalised = list(self._chosen)
-        phases.enter(self.model, self)
+        active_callbacks.enter(self.model, self)
         self.model.make_train_function(force=True)
 
 

@@ -13,7 +13,16 @@ import keras
 import numpy as np
 
 from ..errors import TrainingError
-from ..layers import Layers, check_backend, constraints, interception, layer_choice, phases, recovery, weight_averages
+from ..layers import (
+    Layers,
+    active_callbacks,
+    check_backend,
+    constraints,
+    interception,
+    layer_choice,
+    recovery,
+    weight_averages,
+)
 from . import masks, schedules
 
 __all__ = ["MaskedTraining", "check_built", "check_scope"]
@@ -141,7 +150,7 @@ class MaskedTraining(keras.callbacks.Callback):
 
     def remove(self, model: keras.Model | None = None) -> None:
         """Takes the masks off ``model`` (default: the last one trained), also after an exception in ``fit``; zeros stay."""
-        phases.leave(self)
+        active_callbacks.leave(self)
         for variable, _ in self._pruned.values():
             constraints.detach(variable, _Masked)
         for variable in model.variables if model is not None else ():
@@ -163,7 +172,7 @@ class MaskedTraining(keras.callbacks.Callback):
             average = functools.partial(weight_averages.average_of, self.model.optimizer, variable)
             constraints.attach(variable, _Masked(mask, average))
         self._on = True
-        phases.enter(self.model, self)
+        active_callbacks.enter(self.model, self)
         self.model.make_train_function(force=True)
 
     def _final(self) -> float | None:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from ..errors import TrainingError
-from ..layers import check_backend, constraints, interception, layer_choice, phases, recovery
+from ..layers import active_callbacks, check_backend, constraints, interception, layer_choice, recovery
 from .magnitude_pruning import prunable_weights
 from .masked_training import check_built
 
@@ -130,11 +130,12 @@ class WeightClustering(keras.callbacks.Callback):
                 f"{', '.join(ends)} keep their values."
             )
         self._chosen = {name: variable for name, variable in weights.items() if name.rpartition("/")[0] in paths}
-        phases.enter(self.model, self)
+        active_callbacks.enter(self.model, self)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Finds the clusters when it is time, and all pruning has come to its end."""
-        waiting = [phase for phase in phases.active(self.model) if hasattr(phase, "schedule") and not phase.settled()]
+        others = active_callbacks.active(self.model)
+        waiting = [each for each in others if hasattr(each, "schedule") and not each.settled()]
         if self._clustered or epoch < self.begin_epoch:
             return
         if waiting:
@@ -167,7 +168,7 @@ class WeightClustering(keras.callbacks.Callback):
 
     def remove(self, model: keras.Model | None = None) -> None:
         """Takes the constraints off ``model`` (default: the last one trained), also after an exception in ``fit``."""
-        phases.leave(self)
+        active_callbacks.leave(self)
         for variable, _ in self._clustered.values():
             constraints.detach(variable, _Clustered)
         for variable in model.variables if model is not None else ():
@@ -181,7 +182,7 @@ class WeightClustering(keras.callbacks.Callback):
         for variable, constraint in self._clustered.values():
             constraints.attach(variable, constraint)
         self._on = True
-        phases.enter(self.model, self)
+        active_callbacks.enter(self.model, self)
         self.model.make_train_function(force=True)
 
     def _apply(self) -> None:

@@ -10,10 +10,15 @@ from ..system.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .callback import QuantizationAwareTraining as QuantizationAwareTraining
+    from .file_agreement import FileAgreement as FileAgreement
+    from .file_agreement import compare_with_file as compare_with_file
+    from .phases import Phase as Phase
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "callback": ["QuantizationAwareTraining"],
+        "file_agreement": ["FileAgreement", "compare_with_file"],
+        "phases": ["Phase"],
     },
 )

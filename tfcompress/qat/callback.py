@@ -1,27 +1,27 @@
 """Quantization-aware training as a Keras callback: the model is fake-quantized during ``fit`` and plain afterwards.
 
-The callback intercepts layer calls in place: weights are fake-quantized for the duration of a layer's call, and each
-point (see ``points``) passes a range tracker (see ``rounded_calls`` and ``tracking``). What it learns, the ranges, travels with ``model.save``.
-It converts only to prove itself (see ``proof``).
+The callback moves through the phases of ``phases``, which say what the model computes at each moment, and puts the fake quantization
+on the model and takes it off as they demand (``fake_quantized_model``). What is learned, the ranges, travels with ``model.save``
+(``saved_ranges``). It converts only to compare itself with the file (``file_agreement``).
 """
 
 import functools
 import os
 import warnings
-import weakref
-from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import keras
 import numpy as np
 
 from ..errors import TrainingError
-from ..layers import check_backend, interception, model_inputs, phases, quantization_points, recovery, signatures
-from ..quantization import RangeAsset, Target, TrainedRanges, hash_weights
+from ..layers import active_callbacks, check_backend, interception, quantization_points, recovery
+from ..quantization import Target
 from ..quantization.targets import resolve as resolve_target
-from . import training_state
-from .fake_quantized_calls import RoundedCalls
-from .range_trackers import ActivationRanges, Trackers, WeightRanges
+from ..system.arguments import checked_arguments
+from .fake_quantized_model import FakeQuantizedModel
+from .phases import Phase, PhaseState, Timetable
+from .range_trackers import ActivationRanges, RangeSettings, WeightRanges
+from .saved_ranges import RangeAssets, StateFile
 
 __all__ = ["QuantizationAwareTraining"]
 
@@ -48,7 +48,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             the file does. Have a low learning rate by then: nothing levels the gradients any more, and what was learned at
             a high one can be lost in an epoch. Default: None, never.
         momentum: weight of the past in the moving average, in [0, 1). Default: 0.99.
-        activation_ranges: "moving_average", or "learned": trained by the loss, see ``tracking.Trackers``.
+        activation_ranges: "moving_average", or "learned": trained by the loss, see ``range_trackers.Trackers``.
             Default: "moving_average".
         weight_ranges: "abs_max", each channel's largest value, or "learned". Default: "abs_max".
         target: what the file will be for, a name from ``tfcompress.TARGETS`` or a ``Target``: bits of weights and
@@ -87,6 +87,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
     makes the folded kernel's grid the unfolded one's times a constant.
     """
 
+    @checked_arguments
     def __init__(
         self,
         *,
@@ -104,75 +105,63 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         verify_layers: bool = False,
     ) -> None:
         super().__init__()
-        self.target = resolve_target(target)
-        if not self.target.integer:
-            raise ValueError(
-                f"target must be an integer one, such as cpu-int8. Received: target={self.target.name!r}, whose "
-                "activations are float."
-            )
-        for name, value, known in (
-            ("activation_ranges", activation_ranges, get_args(ActivationRanges)),
-            ("weight_ranges", weight_ranges, get_args(WeightRanges)),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}. Received: {name}={value!r}.")
-        if activation_ranges == "learned" and self.target.activations == "int16":
-            raise ValueError(
-                "activation_ranges='learned' is for 8 bits: 16 lose nothing to the range. Received: "
-                f"target={self.target.name!r}. Leave activation_ranges out."
-            )
-        _check_times(
+        self.times = Timetable(
             begin_epoch=begin_epoch,
             begin_step=begin_step,
             freeze_epoch=freeze_epoch,
             freeze_batch_norm_epoch=freeze_batch_norm_epoch,
         )
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1). Received: momentum={momentum!r}.")
+        self.target = resolve_target(target)
+        self.settings = RangeSettings(
+            target=self.target,
+            momentum=momentum,
+            activation_ranges=activation_ranges,
+            weight_ranges=weight_ranges,
+        )
         check_backend()
-        self.begin_epoch = begin_epoch
-        self.begin_step = begin_step
-        self.freeze_epoch = freeze_epoch
-        self.freeze_batch_norm_epoch = freeze_batch_norm_epoch
-        self.momentum = momentum
-        self.activation_ranges = activation_ranges
-        self.weight_ranges = weight_ranges
         self.representative_data = representative_data
         self.state_path = None if state_path is None else os.fspath(state_path)
         self.verify = verify
         self.verify_layers = verify_layers
-        self.proof: Any = None
-        self.plan: quantization_points.Plan | None = None
-        self._planned_for: keras.Model | None = None
-        self._trackers: Trackers | None = None
-        self._interception: interception.Interception | None = None
-        self._calls: RoundedCalls | None = None
-        self._fitting = False
-        self._fresh = True
-        self._quantized_from: int | None = None
-        self._state: training_state.StateFile | None = None
+        self.file_agreement: Any = None
+        self._phases = PhaseState()
+        self._quantized: FakeQuantizedModel | None = None
+        self._assets = RangeAssets(self._refresh)
+        self._state_file: StateFile | None = None
         self._subject: Any = None
-        self._frozen: weakref.WeakKeyDictionary[keras.Model, TrainedRanges] = weakref.WeakKeyDictionary()
+        self._epoch = 0
+        self._began: int | None = None  # the first epoch of this fit that was fake-quantized
+
+    @property
+    def phase(self) -> Phase:
+        """Where training is now: ``phase.computes`` says whether the model is float, observed or fake-quantized."""
+        if self._phases.now.intercepts and not self._model_at_work().installed:
+            self.remove()  # another interception of this package took ours off
+        return self._phases.now
+
+    @property
+    def plan(self) -> quantization_points.Plan | None:
+        """Where the model rounds, and what stays in float while training; None before training."""
+        return None if self._quantized is None else self._quantized.plan
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Learned (lowest, highest) by point; empty before training."""
-        return self._trackers.ranges if self._trackers is not None else {}
+        return {} if self._quantized is None else self._quantized.trackers.ranges
 
     def settled(self) -> bool:
-        """Returns whether the model is fake-quantized now."""
-        return self._interception is not None and self._interception.installed
+        """Returns whether the model's calls are fake-quantized now."""
+        return self.phase.intercepts
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns the ranges as they are, to go back to with ``recall``."""
-        return self._trackers.snapshot() if self._trackers is not None else {}
+        return {} if self._quantized is None else self._quantized.trackers.snapshot()
 
     def recall(self, snapshot: dict[str, np.ndarray]) -> None:
         """Goes back to ranges that belong to weights which somebody has restored."""
-        if self._trackers is not None:
-            self._trackers.recall(snapshot)
-        if self._planned_for is not None:
-            self._keep(self._planned_for)
+        if self._quantized is not None:
+            self._quantized.trackers.recall(snapshot)
+            self._keep()
 
     def points_of(self, inputs: Any) -> dict[str, np.ndarray]:
         """Returns what the fake-quantized model holds at each point.
@@ -186,88 +175,75 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         Raises:
             TrainingError: nothing was learned yet.
         """
-        self._begin_inference()
-        recorded: dict[str, Any] = {}
-        calls: RoundedCalls = self._calls  # type: ignore[assignment]
-        calls.recording = recorded
+        if self.phase.in_fit:
+            self.remove()  # the fit goes on with its next step
+        self._infer(by="points_of")
         try:
-            self._subject(inputs, training=False)
+            return self._model_at_work().values_at_points(inputs)
         finally:
-            calls.recording = None
-            self.remove(self._subject)
-        return {name: np.asarray(values, np.float32) for name, values in recorded.items()}
+            self.remove()
 
     def remove(self, model: keras.Model | None = None) -> None:
         """Makes ``model`` (default: the last one trained) the float model again, also after an exception in ``fit``."""
-        model = model if model is not None else self._planned_for
-        if self._fitting and self._planned_for is not None:
-            self._keep(self._planned_for)
-        if model is not None and interception.restore(model) and self.model is not model and self.model is not None:
-            interception.forget_functions(self.model)  # a distiller's, which hold the student's calls
-        if self._fitting and self._state is not None and self.model is not None:
-            interception.before_saving_weights(self.model, None)
-        self._fitting = False
-        if self._calls is not None:
-            self._calls.norms_frozen = False
-        phases.leave(self)
+        before, own = self._phases.now, None if self._quantized is None else self._quantized.model
+        if before.in_fit:
+            self._keep()
+            if self._state_file is not None:
+                interception.before_saving_weights(self.model, None)
+        for each in (model, own if before.intercepts or model is None else None):
+            if each is not None and interception.restore(each) and self.model not in (each, None):
+                interception.forget_functions(self.model)  # a distiller's, which hold the student's calls
+        if self._quantized is not None:
+            self._quantized.freeze_batch_norm(False)
+        active_callbacks.leave(self)
+        if before is not Phase.INTERRUPTED:
+            self._phases.move(Phase.INTERRUPTED if before.in_fit else Phase.FLOAT, by="remove")
 
     def set_model(self, model: keras.Model) -> None:
         """Learns which model comes; Keras calls it before each ``fit``, ``evaluate`` and ``predict``.
 
         What an exception outside the training step left behind is put right here.
         """
-        if self._fitting:
+        if self._phases.now is not Phase.FLOAT:
             self.remove()
+            self._phases.move(Phase.FLOAT, by="set_model")
         super().set_model(model)
         self._subject = interception.subject(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Prepares the trackers; the fake quantization starts with ``begin_epoch`` or ``begin_step``."""
+        """Prepares the model; the fake quantization starts with ``begin_epoch`` or ``begin_step``."""
         self.remove(self._subject)
-        self._prepare()
-        self._state = None if self.state_path is None else training_state.StateFile(self.state_path)
-        self._enter()
-        self._fresh = True
-        self._quantized_from = None
-        own = weakref.ref(self._subject)
-        interception.attach_asset(self._subject, RangeAsset(functools.partial(self._current, own)))
+        if self._quantized is None or self._quantized.model is not self._subject:
+            self._quantized = FakeQuantizedModel(self._subject, self.settings)
+        self._state_file = None if self.state_path is None else StateFile(self.state_path)
+        self._began = None
+        self._enter(by="on_train_begin")
+        self._assets.attach(self._subject)
         if self.model.train_function is None:
             self.model.make_train_function(force=True)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Starts the fake quantization, and stops the learning of ranges and statistics, at their epochs."""
-        if self._fresh:
-            self._fresh = False
-            self._go_on()
-        begins = epoch >= self.begin_epoch if self.begin_step is None else self._step() >= self.begin_step
-        if begins and not self.settled():
-            self._quantize(epoch)
-        last = epoch == int(self.params.get("epochs") or 0) - 1
-        long_enough = self._quantized_from is not None and epoch - self._quantized_from >= 2
-        freezes = last and long_enough if self.freeze_epoch is None else epoch >= self.freeze_epoch
-        self._trackers.learning.assign(not freezes)  # type: ignore[union-attr]
-        calls: RoundedCalls = self._calls  # type: ignore[assignment]
-        stands_still = self.freeze_batch_norm_epoch is not None and epoch >= self.freeze_batch_norm_epoch
-        if stands_still and self.settled() and not calls.norms_frozen:
-            calls.norms_frozen = True
-            if any(isinstance(layer, keras.layers.BatchNormalization) for layer in self._layers.values()):
-                self._compile_training()
         self._epoch = epoch
+        if self._state_file is not None:
+            self._state_file.resume(self._step(), self._model_at_work().trackers)
+        self._go_on(by="on_epoch_begin")
+        if self.phase.in_fit and self.phase.intercepts:
+            after = self._trained_phase()
+            self._phases.move(after, by="on_epoch_begin")
+            self._model_at_work().follow(after)
+            if self._model_at_work().freeze_batch_norm(self.times.freezes_batch_norm(epoch)):
+                self._compile_training()
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Starts the fake quantization at its step, and marks that what is traced now is a training step."""
-        if not self.settled():
-            by_step = self.begin_step is not None and self._step() >= self.begin_step
-            if self._quantized_from is not None or by_step:  # or a conversion in the middle of the fit took it off
-                self._quantize(self._epoch)
-        if not self._fitting:
-            self._enter()
+        self._go_on(by="on_train_batch_begin")
         recovery.guard(self.model)
-        self._calls.training = True  # type: ignore[union-attr]
+        self._model_at_work().calls.training = True
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Marks the end of a training step."""
-        self._calls.training = False  # type: ignore[union-attr]
+        self._model_at_work().calls.training = False
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Gives all replicas the same statistics; writes the ranges to ``state_path``, whole or not at all."""
@@ -278,222 +254,130 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         """Takes the hands off: the model is plain again and keeps its ranges as an asset."""
         interception.level_replicas(self._subject)
         self.remove(self._subject)
-        if self.state_path is not None and os.path.exists(self.state_path):
-            os.remove(self.state_path)
+        self._phases.move(Phase.FLOAT, by="on_train_end")
+        if self._state_file is not None:
+            self._state_file.delete()
         if not self.ranges:
-            begin = f"begin_epoch={self.begin_epoch}" if self.begin_step is None else f"begin_step={self.begin_step}"
             warnings.warn(
-                f"Quantization-aware training must begin before the end of fit. Received: {begin}, "
+                f"Quantization-aware training must begin before the end of fit. Received: {self.times.begin}, "
                 "and no range was learned. Begin earlier or train for more epochs.",
                 stacklevel=2,
             )
         elif self.verify is not None:
-            self._prove()
+            from .file_agreement import verify  # loads the converter, which training does not need
 
-    def _prove(self) -> None:
-        from .file_agreement import SAME_ANSWERS, prove
-
-        shown = self.params.get("verbose")  # the prediction of the proof sets its own
-        self.proof = prove(self._subject, self, self.verify, by_point=self.verify_layers)
-        if shown:
-            print(self.proof)
-        if self.proof.same_answers < SAME_ANSWERS:
-            warnings.warn(
-                f"The file must answer as the model does in training. Received: {self.proof.same_answers:.1%} of "
-                "same answers. The callback's proof says how far they are apart; verify_layers=True says where.",
-                stacklevel=3,
+            is_shown = bool(self.params.get("verbose"))
+            self.file_agreement = verify(
+                self._subject, self, self.verify, by_point=self.verify_layers, is_shown=is_shown
             )
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Fake-quantizes an evaluation that is not part of a ``fit``; one that is sees what the file will hold."""
-        if self._fitting:
+        if self.phase is Phase.INTERRUPTED:
+            self._go_on(by="on_test_begin")
+            self.model.make_test_function(force=True)  # Keras has made one before it calls this
+        if self.phase.in_fit:
             interception.level_replicas(self._subject)
         else:
-            self._begin_inference()
+            self._infer(by="on_test_begin")
             self.model.make_test_function(force=True)
-            self.model.test_function = self._guarded(self.model.test_function)
+            recovery.guard(self.model, "test_function")
 
     def on_test_end(self, logs: dict | None = None) -> None:
         """Ends it."""
-        if not self._fitting:
-            self.remove(self._subject)
+        if self.phase is Phase.INFERENCE:
+            self.remove()
 
     def on_predict_begin(self, logs: dict | None = None) -> None:
         """Fake-quantizes a prediction."""
-        if not self._fitting:
-            self._begin_inference()
+        if not self.phase.in_fit:
+            self._infer(by="on_predict_begin")
             self.model.make_predict_function(force=True)
-            self.model.predict_function = self._guarded(self.model.predict_function)
+            recovery.guard(self.model, "predict_function")
 
     def on_predict_end(self, logs: dict | None = None) -> None:
         """Ends it."""
-        if not self._fitting:
-            self.remove(self._subject)
+        if self.phase is Phase.INFERENCE:
+            self.remove()
+
+    def _model_at_work(self) -> FakeQuantizedModel:
+        if self._quantized is None:
+            raise TrainingError("The callback's on_train_begin must come first. Received: a step before it. Call it.")
+        return self._quantized
 
     def _step(self) -> int:
         return int(interception.read(self.model.optimizer.iterations))
 
-    def _go_on(self) -> None:
-        """Reads the ranges of an interrupted fit, when the weights are those of the same step."""
-        if self._state is not None and os.path.exists(self.state_path):  # type: ignore[arg-type]
-            self._state.read(self._step(), self._trackers)  # type: ignore[arg-type]
-
     def _write_state(self, *, saved: bool) -> None:
-        if self._state is not None and self.ranges:
-            self._state.write(self._step(), self.snapshot(), saved=saved)
+        if self._state_file is not None and self.ranges:
+            self._state_file.write(self._step(), self.snapshot(), saved=saved)
 
-    def _prepare(self) -> None:
-        if self._planned_for is self._subject:
-            return
-        if not self._subject.built:
-            raise TrainingError(
-                f"The model must be built before training. Received: {self._subject.name!r} without weights. Give it an "
-                "Input, call it once, or call model.build(input_shape)."
-            )
-        self.plan = quantization_points.plan(self._subject)
-        _warn_of(self.plan.skipped)
-        self._planned_for = self._subject
-        self._trackers = Trackers(
-            self._subject,
-            self.plan,
-            self.target,
-            momentum=self.momentum,
-            activation_ranges=self.activation_ranges,
-            weight_ranges=self.weight_ranges,
-        )
-        self._layers = interception.layer_paths(self._subject)
-        inputs = dict(zip(signatures.input_keys(self._subject), self.plan.inputs, strict=True))
-        self._calls = RoundedCalls(self._subject, self.plan, self._trackers, inputs)
-        watched = {path: self._layers[path] for path in {path for path, _ in self.plan.sites}}
-        self._interception = interception.Interception(
-            self._subject, watched, self._calls.on_layer, self._calls.on_model
-        )
-
-    def _enter(self) -> None:
-        self._fitting = True
-        phases.enter(self.model, self)
-        if self._state is not None:
+    def _enter(self, *, by: str) -> None:
+        """Begins to wait for the begin of fake quantization."""
+        self._phases.move(Phase.WAITING, by=by)
+        active_callbacks.enter(self.model, self)
+        if self._state_file is not None:
             interception.before_saving_weights(self.model, functools.partial(self._write_state, saved=True))
 
-    def _quantize(self, epoch: int) -> None:
-        """Starts the fake quantization of training."""
-        self._enter()
-        self._trackers.start()  # type: ignore[union-attr]
-        if self._quantized_from is None:
-            self._quantized_from = epoch
-        self._install()
+    def _go_on(self, *, by: str) -> None:
+        """Goes where a fit is at this epoch and step, also where somebody has taken the callback off in the middle of it."""
+        if not self.phase.in_fit:
+            self._enter(by=by)
+        if self.phase is Phase.WAITING and (
+            self._began is not None or self.times.begins(self._epoch, step=self._step())
+        ):
+            self._begin(by=by)
+
+    def _begin(self, *, by: str) -> None:
+        """Starts the fake quantization of training, from ranges of the representative data if there are no others."""
+        quantized = self._model_at_work()
+        quantized.trackers.start()
+        if self._began is None:
+            self._began = self._epoch
         if self.representative_data is not None and not self.ranges:
-            self._observe()
+            self._install(Phase.OBSERVING, by=by)
+            try:
+                quantized.observe(self.representative_data)
+            except BaseException:
+                self.remove()
+                raise
+        self._install(self._trained_phase(), by=by)
+        quantized.freeze_batch_norm(self.times.freezes_batch_norm(self._epoch))
         self._compile_training()
+
+    def _trained_phase(self) -> Phase:
+        epochs = int(self.params.get("epochs") or 0)
+        began = self._epoch if self._began is None else self._began
+        return Phase.FROZEN if self.times.freezes(self._epoch, epochs=epochs, began=began) else Phase.LEARNING
 
     def _compile_training(self) -> None:
         interception.forget_functions(self._subject)
         self.model.make_train_function(force=True)
 
-    def _observe(self) -> None:
-        """Gives activations their first ranges from the representative data."""
-        calls: RoundedCalls = self._calls  # type: ignore[assignment]
-        calls.observing = True
-        try:
-            blocks = model_inputs.read_samples(
-                self._subject, self.representative_data, size=_OBSERVED_BATCH, most=_OBSERVED_SAMPLES
-            )
-            for block in blocks:
-                self._subject(model_inputs.as_inputs(self._subject, block), training=False)
-        except BaseException:
-            self.remove(self._subject)
-            raise
-        finally:
-            calls.observing = False
-
-    def _begin_inference(self) -> None:
-        interception.restore(self._subject)
-        if self._planned_for is not self._subject or not self.ranges:
+    def _infer(self, *, by: str) -> None:
+        """Fake-quantizes the model outside of a fit."""
+        if self._quantized is None or self._quantized.model is not self._subject or not self.ranges:
             raise TrainingError(
                 f"The callback has learned no ranges for {self._subject.name!r}. Received: an evaluation before fit. "
                 "Pass the same callback to model.fit first."
             )
-        self._calls.training = False  # type: ignore[union-attr]
-        self._install()
+        self._quantized.calls.training = False
+        self._install(Phase.INFERENCE, by=by)
+        active_callbacks.enter(self.model, self)
 
-    def _install(self) -> None:
-        self._interception.install()  # type: ignore[union-attr]
+    def _install(self, phase: Phase, *, by: str) -> None:
+        self._phases.move(phase, by=by)
+        self._model_at_work().install(phase)
         for model in {id(each): each for each in (self.model, self._subject)}.values():
             interception.forget_functions(model)
 
-    def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Keras calls no ``on_test_end`` after an exception: a step that fails takes the interception off itself."""
-        import tensorflow as tf
+    def _keep(self) -> None:
+        """Keeps the ranges that belong to the weights as they are, for ``model.save`` and ``convert``."""
+        quantized = self._model_at_work()
+        ranges = quantized.trained_ranges()
+        if ranges is not None:
+            self._assets.keep(quantized.model, ranges)
 
-        def step(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return function(*args, **kwargs)
-            except (StopIteration, tf.errors.OutOfRangeError):
-                raise  # how Keras learns that the data is at its end
-            except BaseException:
-                self.remove(self._subject)
-                raise
-
-        return step
-
-    def _keep(self, model: keras.Model) -> None:
-        ranges = self.ranges
-        if ranges:
-            self._frozen[model] = TrainedRanges(
-                ranges,
-                hash_weights(model.get_weights()),
-                self.target.name,
-                self.target.rounding,
-                self._trackers.bounds,  # type: ignore[union-attr]
-            )
-
-    def _current(self, reference: "weakref.ref[keras.Model]") -> TrainedRanges | None:
-        """Returns the ranges of the model that the asset was attached to, whatever this callback trained since."""
-        model = reference()
-        if model is None:
-            return None
-        if self._fitting and model is self._planned_for:
-            self._keep(model)
-        return self._frozen.get(model)
-
-
-_OBSERVED_BATCH = 32
-_OBSERVED_SAMPLES = 1024
-
-
-def _check_times(
-    *, begin_epoch: int, begin_step: int | None, freeze_epoch: int | None, freeze_batch_norm_epoch: int | None
-) -> None:
-    times = {
-        "begin_epoch": begin_epoch,
-        "begin_step": begin_step,
-        "freeze_epoch": freeze_epoch,
-        "freeze_batch_norm_epoch": freeze_batch_norm_epoch,
-    }
-    for name, value in times.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            unit = "a step" if name == "begin_step" else "an epoch"
-            raise ValueError(f"{name} must be {unit}, a whole number from 0 on. Received: {name}={value!r}.")
-    if begin_step is not None and begin_epoch:
-        raise ValueError(
-            f"Training begins to be quantized at an epoch or at a step. Received: begin_epoch={begin_epoch} and "
-            f"begin_step={begin_step}. Leave one out."
-        )
-    if freeze_epoch is not None and begin_step is None and freeze_epoch <= begin_epoch:
-        raise ValueError(
-            "freeze_epoch must come after begin_epoch, or the ranges are never learned. "
-            f"Received: begin_epoch={begin_epoch}, freeze_epoch={freeze_epoch}."
-        )
-
-
-def _warn_of(skipped: Mapping[str, str]) -> None:
-    """One warning for all layers that training cannot round inside."""
-    by_layer = {name.partition("#")[0]: reason for name, reason in skipped.items()}
-    if by_layer:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in list(by_layer.items())[:3])
-        warnings.warn(
-            f"Some layers stay in float while training and are calibrated at conversion, which then needs representative "
-            f"data. Received: {len(by_layer)} ({listed}{'; ...' if len(by_layer) > 3 else ''}). The callback's plan.skipped "
-            "lists them; tfcompress.quantization_points.register adds a rule.",
-            stacklevel=4,
-        )
+    def _refresh(self, model: keras.Model) -> None:
+        if self._phases.now.in_fit and model is self._model_at_work().model:
+            self._keep()

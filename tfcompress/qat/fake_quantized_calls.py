@@ -1,7 +1,8 @@
 """What a call of the model and of each of its layers computes while the model is fake-quantized.
 
-``RoundedCalls`` is called by ``interception`` in place of the model and its layers: inputs, weights and outputs pass the
-trackers of their points. When that begins and ends is decided by ``qat``, where the points are by ``points``.
+``FakeQuantizedCalls`` is called by ``layers.interception`` in place of the model and its layers: inputs, weights and outputs pass
+the trackers of their points. BatchNormalization trains by TensorFlow's one fused kernel, where Keras 3 computes it in some ten
+operations. When that begins and ends is decided by ``callback``, where the points are by ``layers.quantization_points``.
 """
 
 import contextlib
@@ -11,13 +12,16 @@ from typing import Any
 import keras
 
 from ..layers import interception, quantization_points
-from . import fused_batch_norm, integer_sums
+from .integer_sums import IntegerSums
 from .range_trackers import Trackers
 
-__all__ = ["RoundedCalls"]
+__all__ = ["FakeQuantizedCalls", "can_fuse_batch_norm", "fused_batch_norm"]
+
+_LEAST_EPSILON = 1.001e-5
+"""Of a BatchNormalization: below it the kernels of GPUs refuse."""
 
 
-class RoundedCalls:
+class FakeQuantizedCalls:
     """Runs the calls of one model with the rounding of its file.
 
     Calls outside of training compute in float32 whatever the dtype policy: a half-precision number is too short for the
@@ -46,7 +50,7 @@ class RoundedCalls:
         self._model = model
         self._plan = plan
         self._trackers = trackers
-        self._sums = integer_sums.IntegerSums(trackers, interception.layer_paths(model))
+        self._sums = IntegerSums(trackers, interception.layer_paths(model))
         self._input_points = input_points
         self._training_call = False
         self.training = False
@@ -117,8 +121,8 @@ class RoundedCalls:
         """Returns how BatchNormalization is to be called: with moving statistics, by the fused kernel, or as it is."""
         if self.norms_frozen:
             return call, {**kwargs, "training": False}
-        if kwargs.get("training") and args and fused_batch_norm.can_fuse(layer, args[0], mask=kwargs.get("mask")):
-            return (lambda inputs, **_: fused_batch_norm.train(layer, inputs)), kwargs
+        if kwargs.get("training") and args and can_fuse_batch_norm(layer, args[0], mask=kwargs.get("mask")):
+            return (lambda inputs, **_: fused_batch_norm(layer, inputs)), kwargs
         return call, kwargs
 
     def _at(self, name: str, values: Any) -> Any:
@@ -128,3 +132,76 @@ class RoundedCalls:
         if self.recording is not None and name in self._plan.tracked:
             self.recording[name] = rounded
         return rounded
+
+
+def can_fuse_batch_norm(layer: Any, inputs: Any, *, mask: Any = None) -> bool:
+    """Returns whether ``fused_batch_norm`` computes what ``layer`` itself computes of ``inputs`` in training.
+
+    Args:
+        layer: any layer.
+        inputs: its input tensor.
+        mask: the mask of its call. Default: None.
+
+    Examples:
+        >>> import keras
+        >>> layer = keras.layers.BatchNormalization()
+        >>> layer.build((None, 8, 8, 4))
+        >>> can_fuse_batch_norm(layer, keras.ops.ones((2, 8, 8, 4))), can_fuse_batch_norm(layer, keras.ops.ones((2, 4)))
+        (True, False)
+    """
+    kind = keras.layers.BatchNormalization
+    return (
+        isinstance(layer, kind)
+        and type(layer).call is kind.call
+        and type(layer)._moments is kind._moments
+        and mask is None
+        and layer.trainable
+        and not layer.renorm
+        and not layer.synchronized
+        and layer.epsilon >= _LEAST_EPSILON
+        and len(getattr(inputs, "shape", ())) == 4
+        and inputs.dtype != "float64"
+        and layer.axis in (-1, 3)
+    )
+
+
+def fused_batch_norm(layer: Any, inputs: Any) -> Any:
+    """Returns ``layer(inputs, training=True)`` and moves its statistics, by TensorFlow's fused kernel.
+
+    The numbers are Keras's within float rounding: output, gradients, and the moving statistics, which Keras averages over
+    the biased variance and the kernel returns corrected by n / (n - 1).
+
+    Args:
+        layer: a BatchNormalization that ``can_fuse_batch_norm``.
+        inputs: (n, height, width, channels), float32 or half.
+
+    Returns:
+        the normalized inputs, of the same shape, in the layer's compute dtype.
+
+    Examples:
+        >>> import keras, numpy as np
+        >>> layer = keras.layers.BatchNormalization(momentum=0.5)
+        >>> layer.build((None, 1, 1, 1))
+        >>> y = fused_batch_norm(layer, np.array([1, 3], "float32").reshape(2, 1, 1, 1))
+        >>> np.asarray(y).ravel().round(2), float(layer.moving_mean[0]), float(layer.moving_variance[0])
+        (array([-1.,  1.], dtype=float32), 1.0, 1.0)
+
+    Source: Ioffe and Szegedy, "Batch normalization: Accelerating deep network training by reducing internal covariate
+    shift", 2015, https://arxiv.org/abs/1502.03167.
+    """
+    import tensorflow as tf
+
+    x = tf.cast(inputs, tf.float32)
+    channels = layer.moving_mean.shape
+    gamma = tf.cast(layer.gamma, tf.float32) if layer.scale else tf.ones(channels)
+    beta = tf.cast(layer.beta, tf.float32) if layer.center else tf.zeros(channels)
+    nothing = tf.zeros([0])
+    y, mean, corrected, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=nothing, variance=nothing, epsilon=layer.epsilon, is_training=True
+    )
+    count = tf.cast(tf.size(x) // channels[0], tf.float32)
+    variance = corrected * tf.maximum(count - 1, 1) / count
+    for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+        before = tf.cast(moving, tf.float32)
+        moving.assign(before * layer.momentum + batch * (1.0 - layer.momentum))
+    return tf.cast(y, layer.compute_dtype)

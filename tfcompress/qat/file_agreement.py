@@ -4,6 +4,7 @@ Converts a trained model and compares the file with the fake-quantized model on 
 steps, and on request point by point. Changes neither.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from ..conversion import convert
 from ..layers import model_inputs, signatures
 from ..tflite import affine
 
-__all__ = ["SAME_ANSWERS", "PointDifference", "Proof", "prove"]
+__all__ = ["SAME_ANSWERS", "FileAgreement", "PointDifference", "compare_with_file", "verify"]
 
 SAME_ANSWERS = 0.998
 """The share of same answers that a model whose points are all trained reaches at least."""
@@ -55,7 +56,7 @@ class PointDifference:
 
 
 @dataclass(frozen=True)
-class Proof:
+class FileAgreement:
     """How the file answers beside the fake-quantized model.
 
     Args:
@@ -68,7 +69,7 @@ class Proof:
         size_bytes: of the file.
 
     Examples:
-        >>> print(Proof(500, 1.0, (PointDifference("logits", "logits", 1.0, 0.02, 1.0),)))
+        >>> print(FileAgreement(500, 1.0, (PointDifference("logits", "logits", 1.0, 0.02, 1.0),)))
         The file gives 100.0 % same answers on 500 samples; logits: max 1 steps, mean 0.02, 100.00 % within one
     """
 
@@ -89,7 +90,9 @@ class Proof:
         return "\n".join(lines)
 
 
-def prove(model: keras.Model, qat: Any, data: Any, *, by_point: bool = False, debug: bool = False) -> Proof:
+def compare_with_file(
+    model: keras.Model, qat: Any, data: Any, *, by_point: bool = False, debug: bool = False
+) -> FileAgreement:
     """Converts ``model`` for the target it was trained for and returns how far the file is from the callback's model.
 
     Args:
@@ -112,7 +115,7 @@ def prove(model: keras.Model, qat: Any, data: Any, *, by_point: bool = False, de
         >>> model.compile("sgd", "mse")
         >>> x, qat = np.random.rand(64, 4).astype("float32"), QuantizationAwareTraining()
         >>> history = model.fit(x, x[:, :3], verbose=0, callbacks=[qat])
-        >>> prove(model, qat, x).same_answers
+        >>> compare_with_file(model, qat, x).same_answers
         1.0
     """
     blocks = list(model_inputs.read_samples(model, data, size=_BATCH, most=_MOST_SAMPLES))
@@ -123,9 +126,31 @@ def prove(model: keras.Model, qat: Any, data: Any, *, by_point: bool = False, de
     file = File(converted.tflite, model.name, debug=debug)
     outputs, same = _compare_outputs(file, arrays, expected)
     points = _compare_points(file, model, qat, arrays) if by_point else ()
-    return Proof(
+    return FileAgreement(
         len(next(iter(arrays.values()))), same, outputs, points, converted.points.calibrated, len(converted.tflite)
     )
+
+
+def verify(model: keras.Model, qat: Any, data: Any, *, by_point: bool, is_shown: bool) -> FileAgreement:
+    """Returns ``compare_with_file`` at the end of a ``fit``, with one warning below ``SAME_ANSWERS``.
+
+    Args:
+        model: see ``compare_with_file``.
+        qat: see there.
+        data: see there.
+        by_point: see there.
+        is_shown: whether it is printed.
+    """
+    agreement = compare_with_file(model, qat, data, by_point=by_point)
+    if is_shown:
+        print(agreement)
+    if agreement.same_answers < SAME_ANSWERS:
+        warnings.warn(
+            f"The file must answer as the model does in training. Received: {agreement.same_answers:.1%} of "
+            "same answers. The callback's file_agreement says how far they are apart; verify_layers=True says where.",
+            stacklevel=3,
+        )
+    return agreement
 
 
 def _flat(outputs: Any) -> list[np.ndarray]:

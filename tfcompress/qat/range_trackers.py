@@ -1,11 +1,13 @@
 """The ranges that quantization-aware training learns, as variables: one for each point, one for each weight that learns.
 
 ``Trackers`` rounds values to the ranges as they are and moves the ranges while the model trains. Where values pass is
-decided by ``points``, when the ranges learn by ``qat``, how values are rounded by ``fake_quantization``.
+decided by ``layers.quantization_points``, when the ranges learn by ``phases``, how values are rounded by
+``quantization.fake_quantization``.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from ..layers import interception, quantization_points
 from ..quantization import Target, fake_quantization
 
-__all__ = ["ActivationRanges", "Trackers", "WeightRanges"]
+__all__ = ["ActivationRanges", "RangeSettings", "Trackers", "WeightRanges"]
 
 ActivationRanges = Literal["moving_average", "learned"]
 WeightRanges = Literal["abs_max", "learned"]
@@ -24,16 +26,58 @@ _DECAY = 0.99  # of the mean square of a range's slope
 _TINY = 1e-30
 
 
+@dataclass(frozen=True, kw_only=True)
+class RangeSettings:
+    """What a model is rounded to, and how the ranges of it come about.
+
+    Args:
+        target: what the file is for: bits, and which weights have a scale per channel.
+        momentum: weight of the past in the moving average, in [0, 1). Default: 0.99.
+        activation_ranges: "moving_average" or "learned". Default: "moving_average".
+        weight_ranges: "abs_max" or "learned". Default: "abs_max".
+
+    Raises:
+        ValueError: a target without integer activations, momentum outside [0, 1), an unknown kind of ranges, learned
+            activations of 16 bits.
+
+    Examples:
+        >>> from tfcompress.quantization import TARGETS
+        >>> RangeSettings(target=TARGETS["cpu-int8"]).momentum
+        0.99
+    """
+
+    target: Target
+    momentum: float = 0.99
+    activation_ranges: ActivationRanges = "moving_average"
+    weight_ranges: WeightRanges = "abs_max"
+
+    def __post_init__(self) -> None:
+        if not self.target.integer:
+            raise ValueError(
+                f"target must be an integer one, such as cpu-int8. Received: target={self.target.name!r}, whose "
+                "activations are float."
+            )
+        for name, known in (("activation_ranges", ActivationRanges), ("weight_ranges", WeightRanges)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(known))}. Received: {name}={getattr(self, name)!r}."
+                )
+        if self.activation_ranges == "learned" and self.target.activations == "int16":
+            raise ValueError(
+                "activation_ranges='learned' is for 8 bits: 16 lose nothing to the range. Received: "
+                f"target={self.target.name!r}. Leave activation_ranges out."
+            )
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1). Received: momentum={self.momentum!r}.")
+
+
 class Trackers:
     """Every range of a model under quantization-aware training.
 
     Args:
         model: the model, for its distribution strategy.
         plan: where it rounds.
-        target: what the file is for: bits, and which weights have a scale per channel.
-        momentum: weight of the past in the moving average.
-        activation_ranges: "moving_average" or "learned".
-        weight_ranges: "abs_max" or "learned".
+        settings: what it rounds to, and how the ranges come about.
 
     A learned range is trained by the loss, in log space and with a gradient divided by the root of its mean square, so
     that neither the optimizer's learning rate nor a loss scale matters: range *= exp(-rate * tanh(g / sqrt(E[g^2]))).
@@ -48,23 +92,14 @@ class Trackers:
     accurate and efficient fixed-point inference", 2020, https://arxiv.org/abs/1903.08066 (normed log gradients).
     """
 
-    def __init__(
-        self,
-        model: Any,
-        plan: quantization_points.Plan,
-        target: Target,
-        *,
-        momentum: float,
-        activation_ranges: ActivationRanges,
-        weight_ranges: WeightRanges,
-    ) -> None:
+    def __init__(self, model: Any, plan: quantization_points.Plan, settings: RangeSettings) -> None:
         import tensorflow as tf
 
         self._plan = plan
-        self._target = target
-        self._momentum = momentum
-        self._learned = activation_ranges == "learned"
-        self._bits = 16 if target.activations == "int16" else 8
+        self._target = settings.target
+        self._momentum = settings.momentum
+        self._learned = settings.activation_ranges == "learned"
+        self._bits = 16 if settings.target.activations == "int16" else 8
         self._non_negative = {site.name for site in plan.sites.values() if site.non_negative}
         self._prescribed = {name: ends for site in plan.sites.values() for name, ends in site.inside.items() if ends}
         self._layers = interception.layer_paths(model)
@@ -85,7 +120,7 @@ class Trackers:
             self._bounds = {
                 name: variable((2, *self._bound_shape(layer, rule)))
                 for name, layer, rule in self._weights()
-                if weight_ranges == "learned"
+                if settings.weight_ranges == "learned"
             }
 
     def _weights(self) -> Iterator[tuple[str, Any, quantization_points.WeightRule]]:

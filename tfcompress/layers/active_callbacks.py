@@ -11,11 +11,11 @@ import keras
 
 from .interception import subject
 
-__all__ = ["Phase", "active", "enter", "leave"]
+__all__ = ["CompressionCallback", "active", "enter", "leave"]
 
 
-class Phase(Protocol):
-    """What a callback tells of itself during ``fit``."""
+class CompressionCallback(Protocol):
+    """What a callback tells of itself while it is at work."""
 
     def settled(self) -> bool:
         """Returns whether the model is now what it will be at the end: final sparsity, quantization on."""
@@ -30,23 +30,23 @@ class Phase(Protocol):
         """Takes off the model what the callback has put on it."""
 
 
-_ACTIVE: "weakref.WeakKeyDictionary[Any, list[Phase]]" = weakref.WeakKeyDictionary()
+_ACTIVE: "weakref.WeakKeyDictionary[Any, list[CompressionCallback]]" = weakref.WeakKeyDictionary()
 
 
-def enter(model: Any, phase: Phase) -> None:
-    """Notes that ``phase`` is at work on ``model``; once is enough."""
-    phases = _ACTIVE.setdefault(_one(model), [])
-    if not any(each is phase for each in phases):
-        phases.append(phase)
+def enter(model: Any, callback: CompressionCallback) -> None:
+    """Notes that ``callback`` is at work on ``model``; once is enough."""
+    callbacks = _ACTIVE.setdefault(_one(model), [])
+    if not any(each is callback for each in callbacks):
+        callbacks.append(callback)
 
 
-def leave(phase: Phase) -> None:
-    """Notes that ``phase`` is at work on no model any more."""
-    for phases in _ACTIVE.values():
-        phases[:] = [each for each in phases if each is not phase]
+def leave(callback: CompressionCallback) -> None:
+    """Notes that ``callback`` is at work on no model any more."""
+    for callbacks in _ACTIVE.values():
+        callbacks[:] = [each for each in callbacks if each is not callback]
 
 
-def active(model: Any) -> list[Phase]:
+def active(model: Any) -> list[CompressionCallback]:
     """Returns what is at work on ``model`` now.
 
     Examples:
