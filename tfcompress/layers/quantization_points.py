@@ -1,7 +1,7 @@
 """Where TFLite's integer kernels round, seen from a Keras model.
 
 A *point* is a tensor that is stored as integers in the converted file: each model input and the end of each fused chain
-such as convolution -> BatchNorm -> ReLU. ``plan`` decides by ``rules.RULES`` where the points of a ``call_graph`` are and
+such as convolution -> BatchNorm -> ReLU. ``plan`` decides by ``layer_rules.RULES`` where the points of a ``call_graph`` are and
 which weights and biases are quantized. What a model or a layer computes between its layers has no point: it is listed.
 Nothing here quantizes anything.
 """
@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -161,108 +161,176 @@ def plan(model: keras.Model) -> Plan:
 
 
 def _decide(graph: call_graph.CallGraph, tensors: list[signatures.InputTensor]) -> Plan:
-    from scipy.cluster.hierarchy import DisjointSet
-
-    producer = graph.producers()
-    ties = DisjointSet()
-    sites: dict[tuple[str, int], Site] = {}
-    skipped: dict[str, str] = {}
-    point_of: dict[int, str] = {}  # id of a tensor -> the point whose grid its values lie on
-    fused: set[int] = set()  # id of a call whose rounding happens further down its chain
-    folded: dict[int, Bias | None] = {}  # id of a call that a BatchNorm is folded into -> the bias that comes in there
-    input_points: list[str | None] = []
-    for tensor, spec in zip(graph.inputs, tensors, strict=True):
-        point = f"input:{spec.name}" if tensor.dtype.is_floating else None
-        input_points.append(point)
-        if point:
-            point_of[id(tensor)] = point
-
+    deciding = _Deciding(graph)
+    inputs = [deciding.on_input(tensor, spec.name) for tensor, spec in zip(graph.inputs, tensors, strict=True)]
     for call in graph.calls:
+        deciding.on_call(call)
+    return Plan(deciding.sites, tuple(inputs), deciding.skipped, deciding.tied())
+
+
+class _Ending(NamedTuple):
+    """How a call ends: by the layer's own activation, and by what behind it becomes part of it in the file."""
+
+    inner: bool = False
+    fixed: tuple[float, float] | None = None
+    non_negative: bool = False
+    activation: Parts | None = None
+    fuses_norm: bool = False
+    fuses_clamp: bool = False
+    reason: str = ""
+
+
+class _Deciding:
+    """Goes along the calls of a model in their order; each method is one rule of what a call is to an integer file.
+
+    Args:
+        graph: the calls.
+
+    Attributes:
+        sites: see ``Plan``.
+        skipped: see there.
+    """
+
+    def __init__(self, graph: call_graph.CallGraph) -> None:
+        from scipy.cluster.hierarchy import DisjointSet
+
+        self.sites: dict[tuple[str, int], Site] = {}
+        self.skipped: dict[str, str] = {}
+        self._graph = graph
+        self._producers = graph.producers()
+        self._points: dict[int, str] = {}  # id of a tensor -> the point whose grid its values lie on
+        self._fused: set[int] = set()  # id of a call whose rounding happens further down its chain
+        self._folded: dict[
+            int, Bias | None
+        ] = {}  # id of a call with a BatchNorm folded in -> the bias that comes in there
+        self._ties = DisjointSet()
+
+    def on_input(self, tensor: Any, name: str) -> str | None:
+        """An input of the model is a point, unless it holds integers already."""
+        if not tensor.dtype.is_floating:
+            return None
+        self._points[id(tensor)] = f"input:{name}"
+        return self._points[id(tensor)]
+
+    def on_call(self, call: call_graph.Call) -> None:
+        """A call is left to calibration, hands its input's grid on, or computes something that has a grid of its own."""
         rule = call.rule
         if rule is None or rule.kind == "opaque":
-            reason = (
-                rule.reason
-                if rule
-                else f"no rule for {type(call.layer).__name__}; see tfcompress.quantization_points.register"
-            )
-            skipped[call.name] = reason
-            if rule is not None and rule.weights:
-                sites[call.path, call.index] = Site(call.name, _present(call.layer, rule.weights))
-            continue
+            self._leave_to_calibration(call, rule)
+            return
         floating = [tensor for tensor in call.outputs if tensor.dtype.is_floating]
-        if len(floating) != 1:
-            continue
-        out = floating[0]
-        if any(out is given for given in call.inputs):
-            continue  # the same tensor: nothing happened
+        if len(floating) != 1 or any(floating[0] is given for given in call.inputs):
+            return  # no values, several, or the same tensor: nothing happened
         if rule.kind in ("same", "average"):
-            source = next((point_of[id(t)] for t in call.inputs if id(t) in point_of), None)
-            if source is not None:
-                point_of[id(out)] = source
-                if rule.kind == "average":
-                    sites[call.path, call.index] = Site(call.name, follows=source)
-            continue
+            self._hand_on(call, rule, floating[0])
+        else:
+            self._compute(call, rule, floating[0])
 
-        if rule.reason:
-            skipped[call.name] = rule.reason
-        inner, fixed, non_negative = False, rule.fixed, rule.kind == "clamp"
-        own_parts = None
-        fuses_clamp, fuses_norm = rule.fuses_clamp, rule.fuses_batch_norm
-        if rule.kind == "linear":
-            activation = activation_rule(call.layer)
-            if activation.kind == "clamp":
-                non_negative = True
-                fuses_clamp = fuses_norm = False
-            elif activation.kind == "compute":
-                inner, fixed, own_parts = True, activation.fixed, activation.parts
-                if activation.reason:
-                    skipped[call.name] = f"its activation: {activation.reason}"
-                fuses_clamp = fuses_norm = False
-        elif rule.kind == "norm":
-            before = next((producer.get(id(t)) for t in call.inputs), None)
-            fuses_clamp = True  # folded or not, its last operation takes a ReLU
-            if before is None or id(before) not in fused:
-                skipped[call.name] = "stands alone: it becomes two operations with a tensor between them"
-        bias = _bias(call, rule, point_of) if rule.kind == "linear" else None
-        reader = graph.sole_reader(call)
-        if reader is not None and reader.rule is not None:
-            takes_norm = fuses_norm and reader.rule.kind == "norm"
-            takes_clamp = fuses_clamp and reader.rule.kind == "clamp"
-            if takes_norm or takes_clamp:
-                fused.add(id(call))
-            if takes_norm and bias is not None:
-                last = reader.layer.axis in (-1, len(out.shape) - 1)  # on another axis nothing is folded
-                bias = dataclasses.replace(bias, norm=reader.path) if last else None
-                folded[id(call)] = bias
-        if rule.kind == "norm" and before is not None:
-            bias = folded.get(id(before))
-        is_point = id(call) not in fused
-        sites[call.path, call.index] = Site(
+    def _leave_to_calibration(self, call: call_graph.Call, rule: Rule | None) -> None:
+        """What has inner tensors that Keras does not show has rounded weights at most."""
+        unknown = f"no rule for {type(call.layer).__name__}; see tfcompress.quantization_points.register"
+        self.skipped[call.name] = unknown if rule is None else rule.reason
+        if rule is not None and rule.weights:
+            self.sites[call.path, call.index] = Site(call.name, _present(call.layer, rule.weights))
+
+    def _hand_on(self, call: call_graph.Call, rule: Rule, out: Any) -> None:
+        """What moves values, or averages them, stays on the grid of its input."""
+        source = next((self._points[id(each)] for each in call.inputs if id(each) in self._points), None)
+        if source is not None:
+            self._points[id(out)] = source
+            if rule.kind == "average":
+                self.sites[call.path, call.index] = Site(call.name, follows=source)
+
+    def _compute(self, call: call_graph.Call, rule: Rule, out: Any) -> None:
+        """What computes is a point, unless the rounding happens behind it, in what fuses into it."""
+        ending = _ending(call, rule)
+        for reason in (rule.reason, ending.reason, self._reason_alone(call, rule)):
+            if reason:
+                self.skipped[call.name] = reason
+        behind = self._fused_behind(call, ending)
+        if behind is not None:
+            self._fused.add(id(call))
+        else:
+            self._points[id(out)] = call.name
+        bias = self._bias(call, rule, behind, rank=len(out.shape))
+        self.sites[call.path, call.index] = Site(
             call.name,
             _present(call.layer, rule.weights),
-            inner=inner,
-            output=is_point,
-            fixed=fixed if is_point else None,
-            non_negative=non_negative,
+            inner=ending.inner,
+            output=behind is None,
+            fixed=ending.fixed if behind is None else None,
+            non_negative=ending.non_negative,
             parts=rule.parts,
-            activation=own_parts,
+            activation=ending.activation,
             bias=bias,
             clamps=rule.kind == "clamp",
         )
-        if is_point:
-            point_of[id(out)] = call.name
         if rule.kind == "joint":
-            for point in (point_of[id(tensor)] for tensor in call.inputs if id(tensor) in point_of):
-                ties.add(point)
-                ties.add(call.name)
-                ties.merge(point, call.name)
-    prescribed = {site.name for site in sites.values() if site.fixed}  # their values are rounded anew on the way in
-    free = [[point for point in group if point not in prescribed] for group in ties.subsets()]
-    tied = tuple(tuple(sorted(group)) for group in free if len(group) > 1)
-    return Plan(sites, tuple(input_points), skipped, tied)
+            self._tie(call)
+
+    def _reason_alone(self, call: call_graph.Call, rule: Rule) -> str:
+        """A BatchNorm that is folded into nothing is a multiplication and an addition."""
+        before = self._before(call)
+        if rule.kind != "norm" or (before is not None and id(before) in self._fused):
+            return ""
+        return "stands alone: it becomes two operations with a tensor between them"
+
+    def _before(self, call: call_graph.Call) -> call_graph.Call | None:
+        return next((self._producers.get(id(tensor)) for tensor in call.inputs), None)
+
+    def _fused_behind(self, call: call_graph.Call, ending: _Ending) -> call_graph.Call | None:
+        """Returns the BatchNorm or ReLU that alone reads a call's output and becomes part of its operation in the file."""
+        reader = self._graph.sole_reader(call)
+        if reader is None or reader.rule is None:
+            return None
+        takes_norm = ending.fuses_norm and reader.rule.kind == "norm"
+        takes_clamp = ending.fuses_clamp and reader.rule.kind == "clamp"
+        return reader if takes_norm or takes_clamp else None
+
+    def _bias(self, call: call_graph.Call, rule: Rule, behind: call_graph.Call | None, *, rank: int) -> Bias | None:
+        """The bias of a linear call comes in there, or at the BatchNorm that is folded into it."""
+        if rule.kind == "norm":
+            return self._folded.get(id(self._before(call)))
+        bias = _own_bias(call, rule, self._points) if rule.kind == "linear" else None
+        if bias is None or behind is None or behind.rule is None or behind.rule.kind != "norm":
+            return bias
+        last = behind.layer.axis in (-1, rank - 1)  # on another axis nothing is folded
+        self._folded[id(call)] = bias = dataclasses.replace(bias, norm=behind.path) if last else None
+        return bias
+
+    def _tie(self, call: call_graph.Call) -> None:
+        """What picks values of several inputs shares one grid with all of them."""
+        for point in (self._points[id(tensor)] for tensor in call.inputs if id(tensor) in self._points):
+            self._ties.add(point)
+            self._ties.add(call.name)
+            self._ties.merge(point, call.name)
+
+    def tied(self) -> tuple[tuple[str, ...], ...]:
+        """Points that share one grid stay apart from prescribed ones: values are rounded anew on their way in there."""
+        prescribed = {site.name for site in self.sites.values() if site.fixed}
+        free = [[point for point in group if point not in prescribed] for group in self._ties.subsets()]
+        return tuple(tuple(sorted(group)) for group in free if len(group) > 1)
 
 
-def _bias(call: call_graph.Call, rule: Rule, point_of: Mapping[int, str]) -> Bias | None:
+def _ending(call: call_graph.Call, rule: Rule) -> _Ending:
+    """An activation of the layer's own is computed on a point inside it, unless it is a ReLU; nothing behind it fuses then."""
+    if rule.kind == "linear":
+        activation = activation_rule(call.layer)
+        if activation.kind == "clamp":
+            return _Ending(fixed=rule.fixed, non_negative=True)
+        if activation.kind == "compute":
+            reason = f"its activation: {activation.reason}" if activation.reason else ""
+            return _Ending(inner=True, fixed=activation.fixed, activation=activation.parts, reason=reason)
+    return _Ending(
+        fixed=rule.fixed,
+        non_negative=rule.kind == "clamp",
+        fuses_norm=rule.fuses_batch_norm,
+        fuses_clamp=rule.fuses_clamp
+        or rule.kind == "norm",  # folded or not, the last operation of a BatchNorm takes a ReLU
+    )
+
+
+def _own_bias(call: call_graph.Call, rule: Rule, point_of: Mapping[int, str]) -> Bias | None:
     """Returns where the bias of a linear layer comes in, None where its grid is not known or it is an operation of its own."""
     weights = _present(call.layer, rule.weights)
     reads = next((point_of[id(tensor)] for tensor in call.inputs if id(tensor) in point_of), None)
