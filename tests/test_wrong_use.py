@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import get_args, get_type_hints
 
 import keras
 import numpy as np
@@ -10,6 +11,10 @@ import pytest
 
 import tfcompress as tfc
 from tfcompress.errors import TrainingError
+from tfcompress.pruning.importance import CHANNEL_SCORES, ChannelScore
+from tfcompress.pruning.l1_penalty import PenaltyPart
+from tfcompress.pruning.masked_training import Scope
+from tfcompress.qat.range_trackers import ActivationRanges, WeightRanges
 
 X, Y = np.ones((32, 8), np.float32), np.zeros((32, 3), np.float32)
 
@@ -104,3 +109,37 @@ def test_another_backend(backend, needs):
         f"The callbacks need Keras on TensorFlow. Received: the {backend} backend. Set KERAS_BACKEND=tensorflow before "
         "Keras is imported."
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "argument", "nearest"),
+    [
+        (lambda **options: tfc.MagnitudePruning(0.5, **options), "frequence", "frequency"),
+        (lambda **options: tfc.ChannelPruning(0.5, **options), "multiples_of", "multiple_of"),
+        (tfc.WeightClustering, "cluster", "clusters"),
+        (lambda **options: tfc.L1Penalty(1e-3, **options), "layer", "layers"),
+        (tfc.QuantizationAwareTraining, "begin_epochs", "begin_epoch"),
+        (lambda **options: tfc.distill(dense(), dense(), **options), "temperatur", "temperature"),
+        (lambda **options: tfc.remove_channels(dense(), **options), "latency", "target_latency"),
+    ],
+)
+def test_a_misspelt_argument(call, argument, nearest):
+    with pytest.raises(TypeError, match=f"has no argument '{argument}'. Did you mean '{nearest}'"):
+        call(**{argument: 1})
+
+
+def test_names_that_a_type_checker_knows_are_those_that_are_accepted():
+    for name in get_args(Scope):
+        tfc.MagnitudePruning(0.5, scope=name)
+        tfc.ChannelPruning(0.5, scope=name)
+    for name in get_args(PenaltyPart):
+        tfc.L1Penalty(1e-3, on=name)
+    assert get_args(ChannelScore) == CHANNEL_SCORES
+    for name in get_args(ChannelScore):
+        tfc.ChannelPruning(0.5, importance=name)
+    for activations in get_args(ActivationRanges):
+        for weights in get_args(WeightRanges):
+            tfc.QuantizationAwareTraining(activation_ranges=activations, weight_ranges=weights)
+    target = get_type_hints(tfc.QuantizationAwareTraining.__init__)["target"]
+    named, _ = get_args(target)
+    assert set(get_args(named)) == set(tfc.TARGETS)

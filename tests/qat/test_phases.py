@@ -343,8 +343,3 @@ def test_times_of_a_fit():
     assert Timetable().freezes(2, epochs=3, began=0)
     assert not Timetable().freezes_batch_norm(99)
     assert [Timetable(freeze_batch_norm_epoch=2).freezes_batch_norm(epoch) for epoch in (1, 2)] == [False, True]
-
-
-def test_a_misspelt_argument_is_answered_with_the_nearest():
-    with pytest.raises(TypeError, match="no argument 'begin_epochs'. Did you mean 'begin_epoch'"):
-        tfc.QuantizationAwareTraining(begin_epochs=2)

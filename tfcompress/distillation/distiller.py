@@ -11,10 +11,12 @@ import keras
 
 from ..errors import TrainingError
 from ..layers import check_backend, interception
+from ..system.arguments import checked_arguments
 
 __all__ = ["SoftTargets", "StudentDistiller", "distill"]
 
 
+@checked_arguments
 def distill(
     student: keras.Model,
     teacher: keras.Model,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .backend import check_backend as check_backend
     from .costs import multiply_adds as multiply_adds
     from .deferred_callbacks import after_schedule as after_schedule
+    from .layer_choice import End as End
     from .layer_choice import Layers as Layers
     from .signatures import InputTensor as InputTensor
 
@@ -21,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "backend": ["check_backend"],
         "costs": ["multiply_adds"],
         "deferred_callbacks": ["after_schedule"],
-        "layer_choice": ["Layers"],
+        "layer_choice": ["End", "Layers"],
         "signatures": ["InputTensor"],
     },
 )

@@ -2,7 +2,7 @@
 
 It works by tensor identity, so Sequential, functional, nested and subclassed models are all the same to it. What a model
 or a layer of layers computes between its layers belongs to no call: it is named. What the calls mean to an integer file
-is decided by ``points``.
+is decided by ``quantization_points``.
 """
 
 import contextlib

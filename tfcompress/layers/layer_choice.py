@@ -5,11 +5,14 @@ Does not know what for.
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 
-__all__ = ["Layers", "check", "check_ends", "ends", "matching"]
+__all__ = ["End", "Layers", "check", "check_ends", "ends", "matching"]
+
+End = Literal["first", "last"]
+"""Which end of a model keeps all that it has."""
 
 Layers = str | type | Sequence[str | type] | Callable[[str, Any], bool] | None
 
@@ -69,15 +72,15 @@ def matching(known: Mapping[str, Any], layers: Layers) -> list[str]:
     return chosen
 
 
-def check_ends(protect: str | Sequence[str]) -> tuple[str, ...]:
+def check_ends(protect: End | Sequence[End]) -> tuple[End, ...]:
     """Returns what ``protect`` names, "first", "last" or both, as a tuple; raises ``ValueError`` for anything else."""
     named = (protect,) if isinstance(protect, str) else tuple(protect)
-    if not set(named) <= {"first", "last"}:
+    if not set(named) <= set(get_args(End)):
         raise ValueError(f"protect must be 'first', 'last' or both. Received: protect={protect!r}.")
     return named
 
 
-def ends(known: Sequence[str], protect: Sequence[str]) -> list[str]:
+def ends(known: Sequence[str], protect: Sequence[End]) -> list[str]:
     """Returns the first and the last of the ``known`` paths, as far as ``protect`` names them.
 
     Examples:

@@ -1,6 +1,6 @@
 """What each kind of layer is to an integer file: where it rounds, what fuses into it, which weights it has.
 
-``RULES`` goes by class name; ``register`` adds a layer of your own. ``points`` applies the rules to a model.
+``RULES`` goes by class name; ``register`` adds a layer of your own. ``quantization_points`` applies the rules to a model.
 """
 
 import dataclasses

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import TrainingError
-from ..layers import Layers, layer_choice
+from ..layers import End, Layers, layer_choice
+from ..system.arguments import checked_arguments
 from . import channel_groups, importance, rebuilding
+from .importance import ChannelScore, WeightScores
 from .magnitude_pruning import prunable_weights
-from .masked_training import MaskedTraining, check_built, check_scope
+from .masked_training import MaskedTraining, Scope, check_built, check_scope
 
 __all__ = ["ChannelPruning"]
 
@@ -55,6 +57,7 @@ class ChannelPruning(MaskedTraining):
     https://arxiv.org/abs/1608.08710.
     """
 
+    @checked_arguments
     def __init__(
         self,
         schedule: Any,
@@ -62,9 +65,9 @@ class ChannelPruning(MaskedTraining):
         layers: Layers = None,
         frequency: int = 100,
         multiple_of: int = 8,
-        importance: Any = "l1",
-        scope: str = "layer",
-        protect: str | Sequence[str] = (),
+        importance: ChannelScore | WeightScores = "l1",
+        scope: Scope = "layer",
+        protect: End | Sequence[End] = (),
     ) -> None:
         super().__init__(schedule, layers, frequency)
         if isinstance(multiple_of, bool) or not isinstance(multiple_of, int) or multiple_of < 1:

@@ -8,14 +8,16 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 
 from ..errors import TrainingError
-from ..layers import costs, layer_choice, recovery
+from ..layers import Layers, recovery
+from ..layers import multiply_adds as count_multiply_adds
+from ..system.arguments import checked_arguments
 from . import channel_groups, importance, rebuilding
+from .masked_training import Scope, check_scope
 
 __all__ = ["latency_ratio", "remove_channels"]
 
@@ -27,6 +29,7 @@ _STEP = 0.02
 _MOST = 0.97
 
 
+@checked_arguments
 def remove_channels(
     model: keras.Model,
     *,
@@ -34,9 +37,9 @@ def remove_channels(
     multiply_adds: float | None = None,
     target_latency: float | None = None,
     multiple_of: int = 8,
-    by: Any = "l1",
-    scope: str = "layer",
-    layers: layer_choice.Layers = None,
+    by: importance.ChannelScore | importance.WeightScores = "l1",
+    scope: Scope = "layer",
+    layers: Layers = None,
 ) -> keras.Model:
     """Returns ``model`` without the channels that pruning has emptied, or without the least important ones.
 
@@ -82,8 +85,7 @@ def remove_channels(
             raise ValueError(f"{name} must be a fraction. Received: {name}={value!r}.{hint}")
     if isinstance(multiple_of, bool) or not isinstance(multiple_of, int) or multiple_of < 1:
         raise ValueError(f"multiple_of must be a whole number from 1 on. Received: multiple_of={multiple_of!r}.")
-    if scope not in ("layer", "global"):
-        raise ValueError(f"scope must be 'layer' or 'global'. Received: scope={scope!r}.")
+    check_scope(scope)
     recovery.release(model)  # what an exception in fit may have left
     plan = channel_groups.plan(model)
     if not plan.blocks:
@@ -109,8 +111,8 @@ def remove_channels(
     if sparsity is not None:
         return smaller(sparsity)
     if multiply_adds is not None:
-        budget = multiply_adds * costs.multiply_adds(model)
-        return _least(smaller, lambda each: costs.multiply_adds(each) <= budget, f"multiply_adds={multiply_adds}")
+        budget = multiply_adds * count_multiply_adds(model)
+        return _least(smaller, lambda each: count_multiply_adds(each) <= budget, f"multiply_adds={multiply_adds}")
     original, budget = _int8(model), target_latency * _SPARE  # type: ignore[operator]
 
     def within(each: keras.Model, pairs: int = _PAIRS) -> bool:

@@ -3,8 +3,8 @@
 Magnitudes need the weights alone; ``Taylor`` needs data and gradients. Which of them go is decided elsewhere.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -13,9 +13,12 @@ from ..errors import TrainingError
 from ..layers import interception
 from . import channel_groups
 
-__all__ = ["CHANNEL_SCORES", "Taylor", "channel_scores"]
+__all__ = ["CHANNEL_SCORES", "ChannelScore", "Taylor", "WeightScores", "channel_scores"]
 
-CHANNEL_SCORES = ("l1", "l2", "batch_norm")
+ChannelScore = Literal["l1", "l2", "batch_norm"]
+WeightScores = Callable[[keras.Model, Sequence[Any]], list[np.ndarray]]
+"""(model, variables) -> how much each weight matters, signed, arrays of the variables' shapes: a ``Taylor``."""
+CHANNEL_SCORES: tuple[str, ...] = get_args(ChannelScore)
 """Names of channel importance; a ``Taylor`` does as well."""
 
 
@@ -83,7 +86,9 @@ class Taylor:
         return [interception.read(variable) * total for variable, total in zip(variables, totals, strict=True)]
 
 
-def channel_scores(model: keras.Model, plan: channel_groups.ChannelPlan, by: Any = "l1") -> dict[int, float]:
+def channel_scores(
+    model: keras.Model, plan: channel_groups.ChannelPlan, by: ChannelScore | WeightScores = "l1"
+) -> dict[int, float]:
     """Returns the importance of each removable channel, by label.
 
     Channels that a residual ties are scored jointly: the mean over all kernels that make them, each divided by its

@@ -4,17 +4,21 @@ What the penalty has made small can then be pruned, see ``channel_pruning`` and 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from ..errors import TrainingError
-from ..layers import active_callbacks, check_backend, interception, layer_choice, recovery
+from ..layers import Layers, active_callbacks, check_backend, interception, layer_choice, recovery
+from ..system.arguments import checked_arguments
 from .masked_training import check_built
 
-__all__ = ["L1Penalty"]
+__all__ = ["L1Penalty", "PenaltyPart"]
 
-_PARTS = {"batch_norm": "gamma", "kernel": "kernel"}
+PenaltyPart = Literal["batch_norm", "kernel"]
+"""Which weights of a layer a penalty is on."""
+
+_PARTS: dict[PenaltyPart, str] = {"batch_norm": "gamma", "kernel": "kernel"}
 
 
 class L1Penalty(keras.callbacks.Callback):
@@ -45,7 +49,8 @@ class L1Penalty(keras.callbacks.Callback):
     2017, https://arxiv.org/abs/1708.06519.
     """
 
-    def __init__(self, strength: float, *, on: str = "batch_norm", layers: layer_choice.Layers = None) -> None:
+    @checked_arguments
+    def __init__(self, strength: float, *, on: PenaltyPart = "batch_norm", layers: Layers = None) -> None:
         super().__init__()
         if isinstance(strength, bool) or not isinstance(strength, int | float) or not strength > 0:
             raise ValueError(f"strength must be a number above 0. Received: strength={strength!r}. Try 1e-4.")

@@ -4,15 +4,17 @@ Which weights go is decided in ``masks`` and ``importance``; how masks get on an
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from ..errors import TrainingError
-from ..layers import Layers, interception, layer_choice, quantization_points
+from ..layers import End, Layers, interception, layer_choice, quantization_points
+from ..system.arguments import checked_arguments
 from . import masks
-from .masked_training import MaskedTraining, check_built, check_scope
+from .importance import WeightScores
+from .masked_training import MaskedTraining, Scope, check_built, check_scope
 
 __all__ = ["MagnitudePruning", "prunable_weights"]
 
@@ -82,6 +84,7 @@ class MagnitudePruning(MaskedTraining):
     https://arxiv.org/abs/1710.01878.
     """
 
+    @checked_arguments
     def __init__(
         self,
         schedule: Any,
@@ -89,9 +92,9 @@ class MagnitudePruning(MaskedTraining):
         layers: Layers = None,
         frequency: int = 100,
         mask: masks.Mask = masks.magnitude,
-        scope: str = "layer",
-        protect: str | Sequence[str] = (),
-        importance: Any = "magnitude",
+        scope: Scope = "layer",
+        protect: End | Sequence[End] = (),
+        importance: Literal["magnitude"] | WeightScores = "magnitude",
     ) -> None:
         super().__init__(schedule, layers, frequency)
         if not callable(mask):

@@ -7,7 +7,7 @@ weights. Which weights go is decided by the callbacks of ``magnitude_pruning`` a
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -25,7 +25,10 @@ from ..layers import (
 )
 from . import masks, schedules
 
-__all__ = ["MaskedTraining", "check_built", "check_scope"]
+__all__ = ["MaskedTraining", "Scope", "check_built", "check_scope"]
+
+Scope = Literal["layer", "global"]
+"""Whether each layer gets the scheduled sparsity, or all of them together."""
 
 _LAST_STEP = 10**9  # later than any training
 
@@ -252,7 +255,7 @@ def check_built(model: keras.Model) -> None:
         )
 
 
-def check_scope(scope: str) -> None:
+def check_scope(scope: Scope) -> None:
     """Raises ``ValueError`` for an unknown scope."""
-    if scope not in ("layer", "global"):
+    if scope not in get_args(Scope):
         raise ValueError(f"scope must be 'layer' or 'global'. Received: scope={scope!r}.")

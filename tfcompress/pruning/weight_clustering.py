@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 from ..errors import TrainingError
-from ..layers import active_callbacks, check_backend, constraints, interception, layer_choice, recovery
+from ..layers import End, Layers, active_callbacks, check_backend, constraints, interception, layer_choice, recovery
+from ..system.arguments import checked_arguments
 from .magnitude_pruning import prunable_weights
 from .masked_training import check_built
 
@@ -70,13 +71,14 @@ class WeightClustering(keras.callbacks.Callback):
     Source: Han, Mao and Dally, "Deep compression", 2016, https://arxiv.org/abs/1510.00149, section 3.
     """
 
+    @checked_arguments
     def __init__(
         self,
         clusters: int = 16,
         *,
         begin_epoch: int = 0,
-        layers: layer_choice.Layers = None,
-        protect: str | Sequence[str] = (),
+        layers: Layers = None,
+        protect: End | Sequence[End] = (),
     ) -> None:
         super().__init__()
         for name, value, least in (("clusters", clusters, 2), ("begin_epoch", begin_epoch, 0)):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import TrainingError
 from ..layers import active_callbacks, check_backend, interception, quantization_points, recovery
-from ..quantization import Target
+from ..quantization import Target, TargetName
 from ..quantization.targets import resolve as resolve_target
 from ..system.arguments import checked_arguments
 from .fake_quantized_model import FakeQuantizedModel
@@ -61,9 +61,9 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
             of the last epoch; read when a fit goes on, refused without the step of its weights, deleted when the fit is
             done. Default: None.
         verify: samples (representative data as ``convert`` takes it) on which the finished model is converted and the
-            file compared with what the callback computes, at the end of ``fit``; the result is ``proof``, printed
+            file compared with what the callback computes, at the end of ``fit``; the result is ``file_agreement``, printed
             unless ``verbose=0``, with one warning below 99.8 % of same answers. Default: None.
-        verify_layers: whether ``proof`` goes point by point, too. Default: False.
+        verify_layers: whether ``file_agreement`` goes point by point, too. Default: False.
 
     Raises:
         ValueError: a target without integer activations; a negative epoch or step, ``freeze_epoch`` not after
@@ -98,7 +98,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         momentum: float = 0.99,
         activation_ranges: ActivationRanges = "moving_average",
         weight_ranges: WeightRanges = "abs_max",
-        target: str | Target = "cpu-int8",
+        target: TargetName | Target = "cpu-int8",
         representative_data: Any = None,
         state_path: str | os.PathLike | None = None,
         verify: Any = None,

@@ -3,7 +3,8 @@
 Outside of training, where answers must be those of the file, a convolution or a Dense works on whole numbers, which float32
 adds up without error, and what becomes of the sum until it is rounded (a folded BatchNorm, a ReLU) is computed in float64.
 Float32 throughout lands on the other side of a rounding edge in five of a million values; in a deep residual network that
-is another tensor for every third picture. Which calls these are is decided by ``points``, and when they come by ``rounded_calls``.
+is another tensor for every third picture. Which calls these are is decided by ``layers.quantization_points``, and when they come by
+``fake_quantized_calls``.
 """
 
 from collections.abc import Callable, Mapping
