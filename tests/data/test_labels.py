@@ -9,6 +9,7 @@ from tfcompress.errors import DataError
 
 PICTURE = InputSpec("image", (None, 8, 6, 3), np.float32)
 VECTOR = InputSpec("vector", (None, 4), np.float32)
+PLAIN = InputSpec("x", (None, 2), np.float32)
 X = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
 CLASSES = np.arange(11) % 3
 VALUES = np.random.default_rng(1).normal(size=(11, 2, 3)).astype(np.float32)
@@ -250,3 +251,28 @@ def test_class_folders_are_numbered_in_sorted_order(tmp_path):
     save_images(tmp_path, 1)
     with pytest.raises(DataError, match="one sub-folder per class. Received: .*0.png"):
         load_labelled(tmp_path, [PICTURE])
+
+
+def test_labels_of_values_from_every_source(tmp_path):
+    x, y = np.ones((4, 2), np.float32), np.arange(12.0).reshape(4, 3)
+    np.savez(tmp_path / "both.npz", x=x, y=y)
+    np.save(tmp_path / "alone.npy", x)
+    (tmp_path / "load.py").write_text("import numpy as np\ndef both(): return np.ones((4, 2)), np.zeros((4, 3))\n")
+    for source in ((x, y), {"x": x, "y": y}, tmp_path / "both.npz"):
+        np.testing.assert_array_equal(load_labelled(source, [PLAIN], kind="values").y, y)
+    assert load_labelled(f"{tmp_path}/load.py:both", [PLAIN], kind="values").y.shape == (4, 3)
+    alone = load_labelled(tmp_path / "alone.npy", [PLAIN], kind="values")
+    np.testing.assert_array_equal(alone.y, x)
+    assert (
+        load_labelled((x, y), [PLAIN], kind="values").sha256 != load_labelled((x, y + 1), [PLAIN], kind="values").sha256
+    )
+
+
+def test_labels_of_boxes_need_both_arrays():
+    boxes, classes = np.zeros((4, 2, 4)), np.zeros((4, 2))
+    found = load_labelled({"x": np.ones((4, 2)), "boxes": boxes, "classes": classes}, [PLAIN], kind="boxes")
+    assert found.samples == 4 and set(found.first(3)) == {"boxes", "classes"} and len(found.first(3)["boxes"]) == 3
+    with pytest.raises(DataError, match="array y"):
+        load_labelled(np.ones((4, 2)), [PLAIN], kind="boxes")
+    with pytest.raises(DataError, match="one label"):
+        load_labelled((np.ones((4, 2)), np.zeros(3)), [PLAIN], kind="values")

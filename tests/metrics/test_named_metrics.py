@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import confusion_matrix as reference_confusion
 from sklearn.metrics import roc_auc_score, top_k_accuracy_score
 
-from tfcompress.data import InputSpec, load_labelled
+from tfcompress.data import InputSpec
 from tfcompress.errors import DataError
 from tfcompress.metrics.average_precision import coco_map, detections
 from tfcompress.metrics.classification import area_under_curve, confusion_matrix, top_k_accuracy
@@ -94,28 +94,3 @@ def test_names_functions_and_mixtures(tmp_path):
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_is_found_by_its_name(name):
     assert resolve_metrics(name) == [METRICS[name]]
-
-
-def test_labels_of_values_from_every_source(tmp_path):
-    x, y = np.ones((4, 2), np.float32), np.arange(12.0).reshape(4, 3)
-    np.savez(tmp_path / "both.npz", x=x, y=y)
-    np.save(tmp_path / "alone.npy", x)
-    (tmp_path / "load.py").write_text("import numpy as np\ndef both(): return np.ones((4, 2)), np.zeros((4, 3))\n")
-    for source in ((x, y), {"x": x, "y": y}, tmp_path / "both.npz"):
-        np.testing.assert_array_equal(load_labelled(source, [SPEC], kind="values").y, y)
-    assert load_labelled(f"{tmp_path}/load.py:both", [SPEC], kind="values").y.shape == (4, 3)
-    alone = load_labelled(tmp_path / "alone.npy", [SPEC], kind="values")
-    np.testing.assert_array_equal(alone.y, x)
-    assert (
-        load_labelled((x, y), [SPEC], kind="values").sha256 != load_labelled((x, y + 1), [SPEC], kind="values").sha256
-    )
-
-
-def test_labels_of_boxes_need_both_arrays():
-    boxes, classes = np.zeros((4, 2, 4)), np.zeros((4, 2))
-    found = load_labelled({"x": np.ones((4, 2)), "boxes": boxes, "classes": classes}, [SPEC], kind="boxes")
-    assert found.samples == 4 and set(found.first(3)) == {"boxes", "classes"} and len(found.first(3)["boxes"]) == 3
-    with pytest.raises(DataError, match="array y"):
-        load_labelled(np.ones((4, 2)), [SPEC], kind="boxes")
-    with pytest.raises(DataError, match="one label"):
-        load_labelled((np.ones((4, 2)), np.zeros(3)), [SPEC], kind="values")

@@ -12,8 +12,6 @@ from ..system.lazy import lazy_exports
 if TYPE_CHECKING:
     from .digits import Digits as Digits
     from .digits import load_digits as load_digits
-    from .functions import load_function as load_function
-    from .functions import names_a_function as names_a_function
     from .labels import Labelled as Labelled
     from .loading import load_labelled as load_labelled
     from .loading import load_representative as load_representative
@@ -38,7 +36,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "digits": ["Digits", "load_digits"],
-        "functions": ["load_function", "names_a_function"],
         "labels": ["Labelled"],
         "loading": ["load_labelled", "load_representative"],
         "log_mel": ["LogMel"],

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from .functions import call_function, names_a_function
+from ..system import call_function, names_a_function
 from .labels import Labelled, labelled
 from .readers import array_files, arrays_in_memory, image_folder, streams, tfrecords
 from .samples import Samples

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..data import LabelKind, load_function, names_a_function
+from ..data import LabelKind
 from ..errors import DataError
+from ..system import load_function, names_a_function
 from .classification import area_under_curve, top1_accuracy, top_k_accuracy
 
 __all__ = ["METRICS", "Metric", "MetricName", "exact_match", "mean_squared_error", "resolve_metrics"]

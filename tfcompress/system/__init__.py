@@ -1,7 +1,7 @@
 """How are files, native libraries, child processes, the terminal and misspelt arguments dealt with, once for all packages?
 
-In: bytes, work to be done, rows of text. Out: files that are whole or absent, quiet libraries, what work that may crash
-answered in a child process, aligned columns (``text_tables``). Knows nothing of models.
+In: bytes, work to be done, rows of text, ``path.py:function``. Out: files that are whole or absent, quiet libraries, what work
+that may crash answered in a child process, aligned columns (``text_tables``), the user's function. Knows nothing of models.
 """
 
 from typing import TYPE_CHECKING
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .isolation import run_isolated as run_isolated
     from .quiet import converter_silenced as converter_silenced
     from .quiet import native_stderr_silenced as native_stderr_silenced
+    from .user_functions import call_function as call_function
+    from .user_functions import load_function as load_function
+    from .user_functions import names_a_function as names_a_function
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -29,5 +32,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "files": ["check_distinct", "check_exists", "check_writable", "write_atomically"],
         "isolation": ["ChildExit", "Reporter", "run_isolated"],
         "quiet": ["converter_silenced", "native_stderr_silenced"],
+        "user_functions": ["call_function", "load_function", "names_a_function"],
     },
 )
