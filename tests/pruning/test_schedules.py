@@ -23,6 +23,11 @@ def test_is_bounded_and_never_falls(schedule):
     assert values == sorted(values)
 
 
+def test_every_public_schedule_is_in_the_table():
+    public = {getattr(schedules, name) for name in schedules.__all__}
+    assert {type(schedule) for schedule in RISING} == {each for each in public if isinstance(each, type)}
+
+
 def test_polynomial_is_linear_at_power_one():
     schedule = schedules.Polynomial(final=0.75, initial=0.25, begin=10, end=20, power=1)
     assert (schedule(9), schedule(10), schedule(15), schedule(20), schedule(99)) == (0.0, 0.25, 0.5, 0.75, 0.75)
