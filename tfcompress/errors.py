@@ -7,6 +7,7 @@ of these, so that ``except TfcompressError`` is all a script needs and the comma
      |- ModelError         a model file is missing, unreadable, corrupt or unsafe
      |- DataError          representative or labelled data is missing, malformed or does not fit the model
      |- TrainingError      a callback cannot work with this model or this backend
+     |- SignatureError     a model is not what its maker signed, or nobody who is trusted signed it
      |- ConversionError    a sound model cannot become the file that was asked for
      |   `- StrictError    the file would hold tensors that its target does not allow
      |- DeviceError        the interpreter or a device could not run the file
@@ -21,6 +22,7 @@ __all__ = [
     "DeviceError",
     "ModelError",
     "OutputError",
+    "SignatureError",
     "StrictError",
     "TfcompressError",
     "TrainingError",
@@ -63,6 +65,10 @@ class DeviceError(TfcompressError):
 
 class OutputError(TfcompressError):
     """A result cannot be written where it was asked for."""
+
+
+class SignatureError(TfcompressError):
+    """A model is not what its maker signed, or nobody who is trusted signed it."""
 
 
 def reason(error: BaseException) -> str:

@@ -1,0 +1,19 @@
+"""Who made this model, and what may it do to the machine that opens it?
+
+In: a file or a bundle, keys or certificates. Out: a signature, or what one vouches for.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..system.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .keys import generate_keys as generate_keys
+    from .signing import Verified as Verified
+    from .signing import sign as sign
+    from .signing import verify as verify
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {"keys": ["generate_keys"], "signing": ["Verified", "sign", "verify"]},
+)
