@@ -56,9 +56,7 @@ def generate_keys(
     paths = [check_writable(path, overwrite=overwrite) for path in (private, public)]
     curves = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
     key = ec.generate_private_key(curves[curve])
-    hidden = (
-        serialization.NoEncryption() if not password else serialization.BestAvailableEncryption(password.encode())
-    )
+    hidden = serialization.NoEncryption() if not password else serialization.BestAvailableEncryption(password.encode())
     content = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden)
     _write_private(paths[0], content)
     _write_private(paths[1], _pem(key.public_key()), mode=0o644)
@@ -205,7 +203,9 @@ def _read(path: str | os.PathLike) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise SignatureError(f"The key must be readable. Received: {path} ({error.strerror}). Check the path.") from error
+        raise SignatureError(
+            f"The key must be readable. Received: {path} ({error.strerror}). Check the path."
+        ) from error
 
 
 def _write_private(path: Path, content: bytes, mode: int = PRIVATE_MODE) -> None:

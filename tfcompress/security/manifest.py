@@ -114,7 +114,7 @@ def manifest_of(model: str | os.PathLike, serialization: Serialization = Seriali
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "model.tflite").write_bytes(b"TFL3")
         ...     print(*manifest_of(folder).resources)
-        Resource(name='model.tflite', digest='0ee59e0bb0b8e0b1d7d1e1d6dbbf4b0e...')
+        Resource(name='model.tflite', digest='...')
     """
     path = Path(model)
     resources = []
@@ -200,7 +200,9 @@ def _link(file: Path) -> SignatureError:
 
 
 def _raise(error: OSError) -> None:
-    raise SignatureError(f"A model's folder must be readable. Received: {error.filename} ({error.strerror}).") from error
+    raise SignatureError(
+        f"A model's folder must be readable. Received: {error.filename} ({error.strerror})."
+    ) from error
 
 
 def _unknown(what: str, value: Any) -> SignatureError:

@@ -181,7 +181,9 @@ def _compare(signed: Manifest, found: Manifest, path: Path) -> None:
     }
     told = [f"{kind}: {', '.join(names[:FEW])}{', ...' * (len(names) > FEW)}" for kind, names in kinds.items() if names]
     if told:
-        raise SignatureError(f"{path} must be what was signed. Received {'; '.join(told)}. Get it again from its maker.")
+        raise SignatureError(
+            f"{path} must be what was signed. Received {'; '.join(told)}. Get it again from its maker."
+        )
 
 
 def _certificates(certificate: str | os.PathLike, chain: Sequence[str | os.PathLike], private: Any) -> dict[str, Any]:
@@ -240,7 +242,9 @@ def _read_bundle(place: Path) -> dict[str, Any]:
         and envelope.get("payloadType") == PAYLOAD_TYPE
     )
     if not shaped:
-        raise SignatureError(f"A signature must be a Sigstore bundle of a DSSE envelope. Received: {place}. Sign it again.")
+        raise SignatureError(
+            f"A signature must be a Sigstore bundle of a DSSE envelope. Received: {place}. Sign it again."
+        )
     return bundle
 
 
