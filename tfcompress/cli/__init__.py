@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ..errors import TfcompressError
-from . import compare, convert, devices, inspect, measure, zoo
+from . import compare, convert, devices, inspect, measure, signing, zoo
 from .parsing import UsageError
 
 __all__ = ["guarded", "main"]
@@ -24,6 +24,9 @@ _COMMANDS = {
     "compare": compare,
     "devices": devices,
     "zoo": zoo,
+    "keygen": signing.KEYGEN,
+    "sign": signing.SIGN,
+    "verify": signing.VERIFY,
 }
 
 

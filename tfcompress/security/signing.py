@@ -41,14 +41,25 @@ class Verified:
     Args:
         name: the model's name as it was signed.
         files: names of the files that it covers, in order.
+        digests: theirs, in hexadecimal digits.
         root_sha256: one digest over all of them.
         signer: the fingerprint of the key, or the subject of the certificate.
     """
 
     name: str
     files: tuple[str, ...]
+    digests: tuple[str, ...]
     root_sha256: str
     signer: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain JSON values."""
+        return {
+            "name": self.name,
+            "signer": self.signer,
+            "root_sha256": self.root_sha256,
+            "files": dict(zip(self.files, self.digests, strict=True)),
+        }
 
     def __str__(self) -> str:
         count = f"{len(self.files)} file{'s' * (len(self.files) != 1)}"
@@ -167,7 +178,8 @@ def verify(
     wanted = signed.serialization
     found = manifest_of(path, wanted._replace(ignore_paths=tuple({*wanted.ignore_paths, *own})))
     _compare(signed, found, path)
-    return Verified(signed.name, tuple(resource.name for resource in signed.resources), signed.root_sha256, signer)
+    names, digests = zip(*signed.resources, strict=True)
+    return Verified(signed.name, names, digests, signed.root_sha256, signer)
 
 
 def _compare(signed: Manifest, found: Manifest, path: Path) -> None:

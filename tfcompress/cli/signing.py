@@ -1,0 +1,146 @@
+"""``tfcompress keygen``, ``sign`` and ``verify``: who made a model, and is it still what they signed?"""
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from absl import flags
+
+from ..system import check_writable, write_atomically
+from .parsing import UsageError, help_text, new_flags, parse
+
+__all__ = ["KEYGEN", "SIGN", "VERIFY", "Command"]
+
+PASSWORD_VARIABLE = "TFCOMPRESS_KEY_PASSWORD"
+_PASSWORD_HELP = f"the private key has a password: taken from ${PASSWORD_VARIABLE}, or asked for"
+
+
+class Command(NamedTuple):
+    """One command of a module that has several, as ``cli`` calls it."""
+
+    SUMMARY: str
+    run: Callable[..., int]
+
+
+def keygen(arguments: Sequence[str], *, program: str) -> int:
+    """Runs ``keygen``; returns its exit code."""
+    values = new_flags()
+    flags.DEFINE_string("private", None, "where the private key goes; keep it secret", flag_values=values)
+    flags.DEFINE_string("public", None, "where the public key goes; without it beside it, .pub", flag_values=values)
+    flags.DEFINE_enum("curve", "P-256", ["P-256", "P-384", "P-521"], "the elliptic curve", flag_values=values)
+    flags.DEFINE_bool("password", False, _PASSWORD_HELP, flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "replace existing keys", flag_values=values)
+    if parse(values, arguments, required=("private",)):
+        print(help_text(values, program=program, summary=KEYGEN.SUMMARY, example=f"{program} --private=maker.pem"))
+        return 0
+    from ..security import generate_keys
+
+    public = values.public or f"{os.path.splitext(values.private)[0]}.pub"
+    found = generate_keys(
+        values.private,
+        public,
+        curve=values.curve,
+        password=_password(values.password, twice=True),
+        overwrite=values.overwrite,
+    )
+    print(f"{values.private} (keep it secret) and {public}: {values.curve}, fingerprint {found}")
+    return 0
+
+
+def sign_model(arguments: Sequence[str], *, program: str) -> int:
+    """Runs ``sign``; returns its exit code."""
+    values = _signed_flags("what is signed")
+    flags.DEFINE_string("key", None, "the private key, PEM", flag_values=values)
+    flags.DEFINE_string("certificate", None, "the signer's certificate of that key, PEM", flag_values=values)
+    flags.DEFINE_list("chain", None, "certificates between it and a root, PEM", flag_values=values)
+    flags.DEFINE_bool("password", False, _PASSWORD_HELP, flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "replace an existing signature", flag_values=values)
+    if parse(values, arguments, required=("key",)):
+        print(
+            help_text(values, program=program, summary=SIGN.SUMMARY, example=f"{program} --bundle=d/ --key=maker.pem")
+        )
+        return 0
+    from ..security import sign
+
+    written = sign(
+        _subject(values),
+        key=values.key,
+        signature=values.signature,
+        certificate=values.certificate,
+        chain=values.chain or (),
+        password=_password(values.password),
+        overwrite=values.overwrite,
+    )
+    print(f"{written}: signed {_subject(values)}")
+    return 0
+
+
+def verify_model(arguments: Sequence[str], *, program: str) -> int:
+    """Runs ``verify``; returns its exit code: 0 only for the very bytes that a trusted signer signed."""
+    values = _signed_flags("what is verified")
+    flags.DEFINE_string("key", None, "the signer's public key, PEM", flag_values=values)
+    flags.DEFINE_list("roots", None, "certificates that are trusted instead of a key, PEM", flag_values=values)
+    flags.DEFINE_string("json", None, "also write what was verified as JSON; - is stdout", flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
+    if parse(values, arguments, required=()):
+        print(
+            help_text(values, program=program, summary=VERIFY.SUMMARY, example=f"{program} --bundle=d/ --key=maker.pub")
+        )
+        return 0
+    if bool(values.key) == bool(values.roots):
+        raise UsageError("--key or --roots must be given, and not both. --help lists the flags.")
+    if values.json and values.json != "-":
+        check_writable(values.json, overwrite=values.overwrite)
+    from ..security import verify
+
+    found = verify(_subject(values), key=values.key, roots=values.roots or (), signature=values.signature)
+    record = json.dumps(found.to_json(), indent=2) + "\n"
+    if values.json == "-":
+        sys.stdout.write(record)
+        return 0
+    print(found)
+    if values.json:
+        write_atomically(values.json, record, overwrite=values.overwrite)
+    return 0
+
+
+KEYGEN = Command("make a pair of keys to sign models with", keygen)
+SIGN = Command("sign a model or a bundle, so that every changed byte is found", sign_model)
+VERIFY = Command("check that a model or a bundle is what its maker signed", verify_model)
+
+
+def _signed_flags(what: str) -> flags.FlagValues:
+    values = new_flags()
+    flags.DEFINE_string("bundle", None, f"{what}: a folder", flag_values=values)
+    flags.DEFINE_string("model", None, f"{what}: a single file", flag_values=values)
+    flags.DEFINE_string(
+        "signature",
+        None,
+        "the signature's file; without it model.sig in the folder, NAME.sig beside a file",
+        flag_values=values,
+    )
+    return values
+
+
+def _subject(values: flags.FlagValues) -> str:
+    if bool(values.bundle) == bool(values.model):
+        raise UsageError("--bundle or --model must be given, and not both. --help lists the flags.")
+    return values.bundle or values.model
+
+
+def _password(wanted: bool, *, twice: bool = False) -> str | None:
+    """Returns the key's password, which is no flag: other users of the machine can read those."""
+    if not wanted:
+        return None
+    stored = os.environ.get(PASSWORD_VARIABLE)
+    if stored is not None:
+        return stored
+    if not sys.stdin.isatty():
+        raise UsageError(f"--password needs a terminal to ask on, or ${PASSWORD_VARIABLE}. Received: neither.")
+    given = getpass.getpass("Password of the private key: ")
+    if twice and getpass.getpass("Once more: ") != given:
+        raise UsageError("The password must be the same twice. Received: two different ones.")
+    return given
