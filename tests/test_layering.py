@@ -31,6 +31,7 @@ TABLE = {
     "data": Row(1),
     "metrics": Row(1),
     "tflite": Row(1, LITERT),
+    "security": Row(1),
     "quantization": Row(2, LITERT),
     "layers": Row(2, KERAS),
     "detection": Row(2, LITERT),

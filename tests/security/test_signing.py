@@ -4,18 +4,17 @@ import base64
 import contextlib
 import datetime
 import json
+import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from environments import python_with
 
 from tfcompress.errors import OutputError, SignatureError
 from tfcompress.security import generate_keys, keys, sign, signing, verify
 from tfcompress.security.manifest import Serialization, manifest_of
-
-pytest.importorskip("cryptography")
 
 CURVES = ["P-256", "P-384", "P-521"]
 FILES = {
@@ -272,15 +271,22 @@ def test_openssl_verifies_the_signature(bundle, tmp_path, curve):
     assert done.stdout == "Verified OK\n", done.stderr
 
 
-def stock(*arguments):
-    pytest.importorskip("model_signing")
-    command = [sys.executable, "-m", "model_signing", *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="session")
+def stock():
+    """Runs the reference implementation, pip's model-signing, which asks for other versions than ours."""
+    python = python_with("model_signing", Path(__file__).with_name("model_signing.txt"))
+
+    def run(*arguments):
+        command = [python, "-P", "-m", "model_signing", *map(str, arguments)]
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment)
+
+    return run
 
 
-@pytest.mark.torch  # with the extras that only the whole set of tests installs
+@pytest.mark.slow
 @pytest.mark.parametrize("curve", CURVES)
-def test_the_stock_tool_agrees_both_ways(bundle, tmp_path, curve):
+def test_the_stock_tool_agrees_both_ways(stock, bundle, tmp_path, curve):
     private, public = keys_of(tmp_path, curve)
     signature = sign(bundle, key=private)
     done = stock("verify", "key", bundle, "--signature", signature, "--public_key", public)
@@ -292,8 +298,8 @@ def test_the_stock_tool_agrees_both_ways(bundle, tmp_path, curve):
     assert verify(bundle, key=public).files == tuple(sorted(FILES))
 
 
-@pytest.mark.torch
-def test_the_stock_tool_agrees_on_certificates(bundle, tmp_path):
+@pytest.mark.slow
+def test_the_stock_tool_agrees_on_certificates(stock, bundle, tmp_path):
     paths = authority(tmp_path)
     signature = sign(bundle, key=paths["key"], certificate=paths["leaf"])
     done = stock("verify", "certificate", bundle, "--signature", signature, "--certificate_chain", paths["root"])
@@ -323,8 +329,6 @@ def test_gits_own_files_are_left_out(bundle, pair):
 
 
 def test_a_special_file_is_refused(tmp_path, pair):
-    import os
-
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(SignatureError, match="Only regular files"):
         sign(Path(tmp_path, "fifo"), key=pair[0])

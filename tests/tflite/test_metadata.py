@@ -1,18 +1,15 @@
 """Metadata: what is attached is read back, nothing else changes, and MediaPipe understands it."""
 
-import fcntl
-import hashlib
 import json
 import os
-import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pages
 import pytest
+from environments import python_with
 
 import tfcompress as tfc
 from tfcompress.errors import ModelError
@@ -157,26 +154,8 @@ PINS = Path(__file__).with_name("mediapipe.txt")
 
 @pytest.fixture(scope="session")
 def mediapipe_python():
-    """The Python of an environment with MediaPipe Tasks, made once below ~/.cache; TFCOMPRESS_MEDIAPIPE names another."""
-    named = os.environ.get("TFCOMPRESS_MEDIAPIPE")
-    if named:
-        return named
-    mark = hashlib.sha256(PINS.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    cache = Path.home() / ".cache" / "tfcompress"
-    folder = cache / f"mediapipe-{mark}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / "mediapipe.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers may ask at once
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-            install = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-            done = subprocess.run([*install, "--retries=1", "-r", PINS], capture_output=True, text=True, check=False)
-            if done.returncode:
-                shutil.rmtree(folder, ignore_errors=True)
-                pytest.skip(f"MediaPipe cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
-            (folder / "complete").touch()
-    return folder / "bin" / "python"
+    """The Python of an environment with MediaPipe Tasks; TFCOMPRESS_MEDIAPIPE names another."""
+    return python_with("mediapipe", PINS)
 
 
 CLASSIFY = """
