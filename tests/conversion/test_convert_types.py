@@ -1,12 +1,10 @@
 """A type checker completes and checks the arguments of ``convert``; the literal names are those of the real tables."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import get_args
 
 import pytest
+from type_checker import check_calls
 
 import tfcompress as tfc
 from tfcompress.calibration import OBSERVERS, ObserverName
@@ -16,7 +14,6 @@ from tfcompress.data import SCALINGS, ScalingName
 from tfcompress.quantization import Backend, TargetName
 from tfcompress.quantization.targets import BACKENDS
 
-ROOT = Path(__file__).resolve().parents[2]
 # Each line that ends in a comment is refused for it; every other one is right.
 CALLS = """\
 import numpy as np
@@ -98,23 +95,4 @@ def test_another_value_than_the_options_is_refused(arguments, message):
 
 @pytest.mark.slow
 def test_a_type_checker_refuses_what_is_wrong_and_nothing_else(tmp_path):
-    (tmp_path / "calls.py").write_text(CALLS)
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--config-file=setup.cfg",
-        "--follow-imports=silent",
-        str(tmp_path / "calls.py"),
-    ]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    found = {
-        int(number): text for number, text in re.findall(r"calls\.py:(\d+): (?:error: |note: (?=Revealed))(.*)", said)
-    }
-    wanted = {}
-    for number, line in enumerate(CALLS.splitlines(), start=1):
-        if "  # " in line:
-            wanted[number] = line.partition("  # ")[2]
-    assert list(found) == list(wanted), said
-    for number, text in wanted.items():
-        assert text in found[number]
+    check_calls(CALLS, tmp_path)
