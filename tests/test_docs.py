@@ -2,9 +2,11 @@
 
 import ast
 import importlib.util
+import pkgutil
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pages
@@ -94,15 +96,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
     reference = (tmp_path / "reference.html").read_text()
     assert "<blockquote>" not in reference, "an example was read as prose"
     assert reference.count('<span class="gp">&gt;&gt;&gt; </span>') == reference.count("&gt;&gt;&gt; ") > 100
-    homes = {**tfcompress._HOMES, **dict.fromkeys(tfcompress._MODULES, "")}
-    for name, home in homes.items():
-        anchor = ".".join(filter(None, ["tfcompress", home, name]))
-        assert f'id="{anchor}"' in reference, f"docs/reference.md does not have {anchor}"
-    for anchor, where in sorted(_imported().items()):
-        if anchor.removeprefix("tfcompress.") in homes:
-            continue  # under its module's name, above
-        known = f'id="{anchor}"' in reference or f'id="{anchor}.' in reference  # of a module, something in it
-        assert known, f"docs/reference.md does not have {anchor}, which {where} uses"
+    public = dict.fromkeys((f"tfcompress.{name}" for name in tfcompress.__all__ if name != "__version__"), "tfcompress")
+    for name, where in sorted({**_imported(), **public}.items()):
+        # Of a module, something in it.
+        known = any(f'id="{place}"' in reference or f'id="{place}.' in reference for place in _places(name))
+        assert known, f"docs/reference.md does not have {name}, which {where} has"
     assert {path.stem for path in PAGES[1:]} <= {path.stem for path in tmp_path.glob("*.html")}
 
 
@@ -151,6 +149,20 @@ def _imported() -> dict[str, str]:
                     found |= {f"{node.module}.{alias.name}": path.name for alias in node.names}
         found |= dict.fromkeys(re.findall(r"`(tfcompress(?:\.\w+)+)", text), path.name)
     return found
+
+
+def _places(name: str) -> set[str]:
+    """Returns the dotted names of a public object: in the module that it is read from, and where it is defined."""
+    home, _, last = name.rpartition(".")
+    value, module = pkgutil.resolve_name(name), pkgutil.resolve_name(home)
+    if isinstance(value, types.ModuleType):
+        return {value.__name__}
+    ours = [each for each in sys.modules if each.startswith("tfcompress.")]
+    defined = {
+        getattr(value, "__module__", ""),
+        *(each for each in ours if last in getattr(sys.modules[each], "__all__", ())),
+    }
+    return {f"{each}.{last}" for each in {module.__name__, *defined}}
 
 
 def _anchors(text: str) -> set[str]:
