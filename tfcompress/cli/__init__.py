@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..errors import TfcompressError
 from . import compare, convert, devices, inspect, measure, signing, zoo
@@ -17,7 +18,7 @@ from .parsing import UsageError
 
 __all__ = ["guarded", "main"]
 
-_COMMANDS = {
+_COMMANDS: dict[str, Any] = {  # modules with SUMMARY and run, or values with both
     "convert": convert,
     "measure": measure,
     "inspect": inspect,

@@ -9,7 +9,7 @@ https://github.com/ossf/model-signing-spec.
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from ..errors import SignatureError
 __all__ = ["Manifest", "Resource", "Serialization", "files_of", "manifest_of"]
 
 ALWAYS_IGNORED = (".git", ".gitattributes", ".github", ".gitignore")  # section 6.2
-HASHES = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b}
+HASHES: dict[str, Callable[..., Any]] = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b}
 CHUNK_BYTES = 1 << 20
 
 
@@ -117,7 +117,7 @@ def manifest_of(model: str | os.PathLike, serialization: Serialization = Seriali
         Resource(name='model.tflite', digest='...')
     """
     path = Path(model)
-    resources = []
+    resources: list[Resource] = []
     for name, file in files_of(path, serialization):
         resources += _digests(name, file, serialization)
     if not resources:
