@@ -159,7 +159,9 @@ def verify_chain(chain: Sequence[Any], roots: Sequence[Any], *, at: datetime.dat
             f"{leaf.not_valid_before_utc:%Y-%m-%d} to {leaf.not_valid_after_utc:%Y-%m-%d}. Ask for a new signature."
         )
     policies = {"ca_policy": ExtensionPolicy.webpki_defaults_ca(), "ee_policy": ExtensionPolicy.permit_all()}
-    verifier = PolicyBuilder().store(Store(list(roots))).time(moment).extension_policies(**policies).build_client_verifier()
+    verifier = (
+        PolicyBuilder().store(Store(list(roots))).time(moment).extension_policies(**policies).build_client_verifier()
+    )
     try:
         verifier.verify(leaf, list(chain[1:]))
     except VerificationError as error:
