@@ -150,7 +150,7 @@ def test_battery_and_temperature_are_recorded(phone, adb):
     script.chmod(0o755)
     try:
         with contextlib.closing(adb_module.AdbChannel(parse(phone.name))) as channel:
-            details = adb_module.phone_details(channel)
+            details = channel.details()
     finally:
         script.unlink()
     assert details["battery"] == "81 %, charging"
