@@ -12,8 +12,9 @@ import numpy as np
 
 from ..errors import DataError
 from .readers.arrays_in_memory import label_arrays
+from .readers.names import LABEL
 from .samples import Batch, Samples, check_label_count, count_samples
-from .specs import LABEL, LabelKind
+from .specs import LabelKind
 
 __all__ = ["Labelled", "labelled"]
 

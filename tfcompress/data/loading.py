@@ -4,12 +4,14 @@ Samples that calibrate are streamed as ``Samples``; those that accuracy is measu
 """
 
 import os
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from ..system import call_function, names_a_function
 from .labels import Labelled, labelled
 from .readers import array_files, arrays_in_memory, image_folder, streams, tfrecords
+from .readers.tfrecords import TFRecords
 from .samples import Samples
 from .scalings import Scaling
 from .specs import InputSpec, LabelKind, SampleSpec
@@ -17,24 +19,30 @@ from .specs import InputSpec, LabelKind, SampleSpec
 __all__ = ["load_labelled", "load_representative"]
 
 
-class Reader(Protocol):
-    """How one kind of source becomes samples."""
-
-    def reads(self, source: Any) -> bool:
-        """Is the source of this kind?"""
-
-    def read(self, source: Any, spec: SampleSpec) -> Samples:
-        """Returns its samples, with the labels that the spec asks for."""
+def _is_path(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike)
 
 
-READERS: tuple[Reader, ...] = (
-    tfrecords,  # a TFRecords value
-    array_files,  # .npy, .npz, a folder that holds one
-    image_folder,  # a folder of pictures, or of one folder per class
-    arrays_in_memory,  # an array, a dictionary, (x, y), one array per input, a list of samples
-    streams,  # tf.data, a generator, a function that returns one
+def _is_image_folder(source: Any) -> bool:
+    return _is_path(source) and Path(source).is_dir() and not array_files.find_array_files(Path(source))
+
+
+def _is_in_memory(source: Any) -> bool:
+    return isinstance(source, Mapping | tuple | list) or hasattr(source, "__array__")
+
+
+def _is_stream(source: Any) -> bool:
+    return callable(source) or isinstance(source, Iterable)
+
+
+READERS: tuple[tuple[Callable[[Any], bool], Callable[[Any, SampleSpec], Samples]], ...] = (
+    (lambda source: isinstance(source, TFRecords), tfrecords.read),
+    (_is_image_folder, image_folder.read),  # pictures, or folders of them by class
+    (_is_path, array_files.read),  # .npy, .npz, a folder that holds one; paths to nothing are refused here
+    (_is_in_memory, arrays_in_memory.read),  # an array, a dictionary, (x, y), one array per input, a list of samples
+    (_is_stream, streams.read),  # tf.data, a generator, a function that returns one
 )
-"""The first one that takes a source reads it; ``path.py:function`` is called before, and what it returns is the source."""
+"""Which reader takes which source: the first whose question is answered by yes."""
 
 
 def load_representative(
@@ -76,8 +84,7 @@ def load_representative(
         [4, 1]
     """
     spec = SampleSpec(inputs, scaling=scaling, allow_pickle=allow_pickle)
-    source = _called(source)
-    return _reader(source).read(source, spec)
+    return _read(_called(source), spec)
 
 
 def load_labelled(
@@ -121,20 +128,20 @@ def load_labelled(
     """
     spec = SampleSpec(inputs, labels=kind, scaling=scaling, allow_pickle=allow_pickle)
     source, y = _called(source), None
-    if isinstance(source, tuple | list) and len(source) == 2 and not arrays_in_memory.reads(source[0]):
+    if isinstance(source, tuple | list) and len(source) == 2 and not _is_in_memory(source[0]):
         source, y = _called(source[0]), source[1]
-    place = str(source) if isinstance(source, str | os.PathLike) else "the data"
-    return labelled(_reader(source).read(source, spec), kind, y=y, place=place)
+    place = str(source) if _is_path(source) else "the data"
+    return labelled(_read(source, spec), kind, y=y, place=place)
 
 
 def _called(source: Any) -> Any:
     return call_function(source) if isinstance(source, str) and names_a_function(source) else source
 
 
-def _reader(source: Any) -> Reader:
-    for reader in READERS:
-        if reader.reads(source):
-            return reader
+def _read(source: Any, spec: SampleSpec) -> Samples:
+    for takes, read in READERS:
+        if takes(source):
+            return read(source, spec)
     raise TypeError(
         f"Data must be a path, arrays, a tf.data.Dataset or a generator. Received: {type(source).__name__}."
     )

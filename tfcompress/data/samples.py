@@ -23,7 +23,10 @@ Batch = dict[str, np.ndarray]
 
 
 class Block(NamedTuple):
-    """Some samples in order, shape (n, ...) by input name, and their labels, shape (n, ...) by name; none where none are read."""
+    """Some samples in order as a source has them, and their labels; both by name, the latter empty where none are read.
+
+    Both have shape (n, ...), or both are of one sample, shape (...).
+    """
 
     inputs: Batch
     labels: Batch
@@ -191,13 +194,18 @@ class Samples:
     def _fitted(self, blocks: Iterable[Block], keep_labels: Callable[[Batch], None] | None) -> Iterator[Batch]:
         first = 0
         for block in blocks:
-            if keep_labels is not None:
-                keep_labels(block.labels)
-            yield {
-                each.name: fit(block.inputs[each.name], each, first=first, scaling=self._scaling)
-                for each in self.inputs
+            batch = {
+                each.name: check_shape(block.inputs[each.name], each, place=f"sample {first}") for each in self.inputs
             }
-            first += count_samples(block.inputs)
+            count = count_samples(batch)
+            if keep_labels is not None:
+                labels = block.labels
+                if block.inputs[self.inputs[0].name].ndim < len(self.inputs[0].shape):  # one sample, and its labels
+                    labels = {name: array[None] for name, array in labels.items()}
+                check_label_count(labels, samples=count)
+                keep_labels(labels)
+            yield {each.name: fit(batch[each.name], each, first=first, scaling=self._scaling) for each in self.inputs}
+            first += count
 
     def __repr__(self) -> str:
         return f"Samples(count={self.count}, inputs=[{', '.join(map(str, self.inputs))}])"

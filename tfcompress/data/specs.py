@@ -3,7 +3,7 @@
 Everything here is about one array: its shape, its dtype, its values. Where arrays come from is decided by ``readers``.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,17 +12,11 @@ import numpy as np
 from ..errors import DataError
 from .scalings import Scaling, resolve_scaling, scale
 
-__all__ = ["LABEL", "LABEL_NAMES", "InputSpec", "LabelKind", "SampleSpec", "check_shape", "fit"]
+__all__ = ["InputSpec", "LabelKind", "SampleSpec", "check_shape", "fit"]
 
 LabelKind = Literal["classes", "values", "boxes", "any"]
 """``classes`` are class indices, ``values`` arrays of real numbers, ``boxes`` two arrays, "boxes" and "classes"; ``any`` are
 classes where a folder has them, otherwise values."""
-_USUAL_NAMES = ("y", "labels", "label", "targets")
-_BOX_NAMES = ("boxes", "classes")
-LABEL = _USUAL_NAMES[0]
-"""The name under which labels go that are one array."""
-LABEL_NAMES = (*_USUAL_NAMES, *_BOX_NAMES)
-"""The names under which labels are found in files and dictionaries, of one array and of boxes."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +68,8 @@ class SampleSpec:
         ValueError: ``scaling`` has an unknown name, or ``inputs`` is empty or names an input twice.
 
     Examples:
-        >>> SampleSpec([InputSpec("x", (None, 2), np.float32)], labels="classes").choose_labels(["x", "targets"])
-        {'y': 'targets'}
+        >>> SampleSpec([InputSpec("x", (None, 2), np.float32)], scaling="mean=127.5;std=127.5").scaling
+        Scaling(mean=(127.5,), std=(127.5,), bgr=False)
     """
 
     inputs: Sequence[InputSpec]
@@ -89,30 +83,6 @@ class SampleSpec:
             raise ValueError(f"inputs must name each input of the model once. Received: {names}.")
         object.__setattr__(self, "inputs", tuple(self.inputs))
         object.__setattr__(self, "scaling", resolve_scaling(self.scaling))
-
-    def choose_labels(self, names: Collection[str]) -> dict[str, str]:
-        """Returns the source's name of each array of labels that is wanted: of "boxes" and "classes", or of "y".
-
-        An array that has an input's name belongs to that input.
-
-        Args:
-            names: of all arrays of the source.
-        """
-        names = set(names) - {each.name for each in self.inputs}
-        if self.labels == "boxes":
-            return {name: name for name in _BOX_NAMES if name in names}
-        found = [name for name in _USUAL_NAMES if self.labels and name in names]
-        return dict(zip([LABEL], found, strict=False))
-
-    def is_label(self, name: str) -> bool:
-        """Is an array of this name one of labels, wanted or not, and so never a sample?
-
-        Examples:
-            >>> spec = SampleSpec([InputSpec("x", (None, 2), np.float32)])
-            >>> spec.is_label("y"), spec.is_label("boxes")
-            (True, False)
-        """
-        return name in _USUAL_NAMES or (self.labels == "boxes" and name in _BOX_NAMES)
 
 
 def check_shape(array: np.ndarray, spec: InputSpec, *, place: str = "the data") -> np.ndarray:

@@ -6,28 +6,21 @@
 import errno
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ...errors import DataError, reason
 from ..samples import Samples
 from ..specs import SampleSpec
-from . import arrays_in_memory, image_folder, tfrecords
+from . import image_folder, names, tfrecords
 
-__all__ = ["read", "read_npy", "read_npz", "reads"]
+__all__ = ["find_array_files", "npz_names", "read", "read_npy", "read_npz"]
 
 SUFFIXES = (".npy", ".npz")
-
-
-def reads(source: Any) -> bool:
-    """Is this the path of a file, or of a folder that holds an array file? A path to nothing is one: it is refused here."""
-    if not isinstance(source, str | os.PathLike):
-        return False
-    path = Path(source)
-    return not path.is_dir() or bool(_array_files(path))
+_Taken = TypeVar("_Taken")
 
 
 def read(source: str | os.PathLike, spec: SampleSpec) -> Samples:
@@ -66,12 +59,15 @@ def read(source: str | os.PathLike, spec: SampleSpec) -> Samples:
     if path.suffix != ".npz":
         raise DataError(f"Data must be .npy, .npz or a folder. Received: {path}. Store the samples with np.save.")
 
-    def choose(names: list[str]) -> list[str]:
-        chosen = arrays_in_memory.choose_names(names, spec, str(path)).values()
-        return list(dict.fromkeys([*chosen, *spec.choose_labels(names).values()]))
+    chosen = names.choose(npz_names(path), spec, place=str(path))
+    arrays = read_npz(path, {*chosen.inputs.values(), *chosen.labels.values()}, allow_pickle=spec.allow_pickle)
+    inputs, labels = ({name: arrays[key] for name, key in part.items()} for part in chosen)
+    return Samples.of_arrays(inputs, spec, labels=labels, place=str(path))
 
-    found = arrays_in_memory.by_name(read_npz(path, choose, allow_pickle=spec.allow_pickle), spec, str(path))
-    return Samples.of_arrays(found.inputs, spec, labels=found.labels, place=str(path))
+
+def find_array_files(folder: Path) -> list[Path]:
+    """Returns the array files that lie in a folder itself, in the order of their names; hidden names are left out."""
+    return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
 
 
 def _one_file(path: Path) -> Path:
@@ -80,7 +76,7 @@ def _one_file(path: Path) -> Path:
         raise DataError(f"The data must exist. Received: {path}. Check the path.")
     if not path.is_dir():
         return path
-    arrays = _array_files(path)
+    arrays = find_array_files(path)
     has_images = bool(image_folder.find_images(path))
     if len(arrays) > 1 or has_images:
         names = ", ".join(p.name for p in arrays)
@@ -89,10 +85,6 @@ def _one_file(path: Path) -> Path:
             f"{' and images' if len(arrays) == 1 else ''}. Name the file itself."
         )
     return arrays[0]
-
-
-def _array_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
 
 
 def read_npy(path: Path, *, allow_pickle: bool = False) -> np.ndarray:
@@ -134,14 +126,28 @@ def read_npy(path: Path, *, allow_pickle: bool = False) -> np.ndarray:
     return _numbers(path, array)
 
 
-def read_npz(
-    path: Path, choose: Callable[[list[str]], list[str]], *, allow_pickle: bool = False
-) -> dict[str, np.ndarray]:
-    """Returns those arrays of a ``.npz`` file that ``choose`` picks from its names; the others are not unpacked.
+def npz_names(path: Path) -> list[str]:
+    """Returns the names of the arrays in a ``.npz`` file, without unpacking one.
+
+    Raises:
+        DataError: not a ``.npz`` file, or its directory is damaged.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "both.npz"
+        >>> np.savez(path, x=np.arange(3), y=np.arange(3))
+        >>> npz_names(path)
+        ['x', 'y']
+    """
+    return _from_npz(path, lambda archive: list(archive.files))
+
+
+def read_npz(path: Path, names: Collection[str] | None = None, *, allow_pickle: bool = False) -> dict[str, np.ndarray]:
+    """Returns the arrays of a ``.npz`` file by name.
 
     Args:
         path: the file.
-        choose: from the names in the file to the names to read.
+        names: which to read, in the file's order; the others are not unpacked. Default: all.
         allow_pickle: whether arrays of Python objects may be unpickled, which runs code. Default: False.
 
     Raises:
@@ -151,39 +157,41 @@ def read_npz(
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "both.npz"
         >>> np.savez(path, x=np.arange(3), y=np.arange(3))
-        >>> read_npz(path, lambda names: ["x"])
+        >>> read_npz(path, ["x"])
         {'x': array([0, 1, 2])}
     """
+
+    def unpacked(archive: Any) -> dict[str, np.ndarray]:
+        return {name: archive[name] for name in archive.files if names is None or name in names}
+
+    arrays = _from_npz(path, unpacked, allow_pickle=allow_pickle)
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # NumPy hands out members without its magic number as bytes
+            raise DataError(f"A .npz file must hold arrays. Received: {path} ({name!r} is none). Save it again.")
+    return {name: _numbers(path, array) if allow_pickle else array for name, array in arrays.items()}
+
+
+def _from_npz(path: Path, take: Callable[[Any], _Taken], *, allow_pickle: bool = False) -> _Taken:
+    """Returns what ``take`` takes of the opened file; Python objects are unpickled only where there are some."""
     _check_magic(path, b"PK")
     try:
         # An own handle: np.load leaves its file open when the archive's directory is broken.
         with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")
             with np.load(file) as archive:
-                arrays = {name: archive[name] for name in choose(archive.files)}
-    except DataError:
-        raise
+                return take(archive)
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise _corrupt(path, error) from error
         if not allow_pickle:
             raise _unsafe(path) from error
-        return _unpickled_npz(path, choose)
     except Exception as error:
         raise _corrupt(path, error) from error
-    return _only_arrays(path, arrays)
-
-
-def _unpickled_npz(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=True) as archive:
-            names = choose(archive.files)
-            arrays = {name: archive[name] for name in names}
-    except DataError:
-        raise
+            return take(archive)
     except Exception as error:
         raise _corrupt(path, error) from error
-    return {name: _numbers(path, array) for name, array in _only_arrays(path, arrays).items()}
 
 
 def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
@@ -196,13 +204,6 @@ def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
         raise DataError(
             f"Objects must be arrays of one shape. Received: {path} ({reason(error)}). Store numbers with np.save."
         ) from error
-
-
-def _only_arrays(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # NumPy hands out members without its magic number as bytes
-            raise DataError(f"A .npz file must hold arrays. Received: {path} ({name!r} is none). Save it again.")
-    return arrays
 
 
 def _check_magic(path: Path, magic: bytes) -> None:

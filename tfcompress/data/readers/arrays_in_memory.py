@@ -1,7 +1,6 @@
-"""Samples from arrays in memory: which of them belongs to which input of the model, and which are labels?
+"""Samples from arrays in memory: dictionaries, ``(x, y)``, one array per input, lists of single samples.
 
-Takes apart what people write: dictionaries, ``(x, y)`` pairs, one array per input, lists of single samples. Looks at
-names, nesting and rank only; whether the values fit is decided by ``specs``.
+Takes apart what people write. Looks at nesting and rank only; names are left to ``names``, and whether values fit to ``specs``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +10,11 @@ import numpy as np
 
 from ...errors import DataError, reason
 from ..samples import Batch, Block, Samples
-from ..specs import LABEL, SampleSpec
+from ..specs import SampleSpec
+from . import names
+from .names import LABEL
 
-__all__ = ["by_name", "choose_names", "label_arrays", "read", "reads", "unpack"]
-
-_SAMPLE_NAMES = ("x", "images", "input", "samples")
-
-
-def reads(source: Any) -> bool:
-    """Is this a dictionary, an array, or a list or tuple, rather than something that must be iterated?"""
-    return isinstance(source, Mapping | tuple | list) or hasattr(source, "__array__")
+__all__ = ["label_arrays", "read", "unpack"]
 
 
 def read(source: Any, spec: SampleSpec) -> Samples:
@@ -64,70 +58,22 @@ def unpack(element: Any, spec: SampleSpec) -> Block:
         >>> unpack(((np.zeros(2), np.ones(2)), "label"), spec).inputs
         {'a': array([0., 0.]), 'b': array([1., 1.])}
     """
-    inputs = spec.inputs
     if isinstance(element, Mapping):
-        return by_name(element, spec, "the dictionary")
+        chosen = names.choose(element, spec, place="the dictionary")
+        inputs, labels = ({name: as_array(element[key]) for name, key in part.items()} for part in chosen)
+        return Block(inputs, labels)
     if isinstance(element, tuple | list) and element and not _is_number_list(element):
-        if len(inputs) == 1 or isinstance(element[0], Mapping | tuple | list):
+        if len(spec.inputs) == 1 or isinstance(element[0], Mapping | tuple | list):
             found = unpack(element[0], spec)
             return Block(found.inputs, label_arrays(element[1]) if spec.labels and len(element) > 1 else found.labels)
-        if len(element) == len(inputs):
-            return Block({each.name: as_array(item) for each, item in zip(inputs, element, strict=True)}, {})
-    elif len(inputs) == 1:
-        return Block({inputs[0].name: as_array(element)}, {})
+        if len(element) == len(spec.inputs):
+            return Block({each.name: as_array(item) for each, item in zip(spec.inputs, element, strict=True)}, {})
+    elif len(spec.inputs) == 1:
+        return Block({spec.inputs[0].name: as_array(element)}, {})
     received = f"{len(element)} arrays" if isinstance(element, tuple | list) else "one array"
     raise DataError(
-        f"A model with {len(inputs)} inputs needs an array for each: {', '.join(each.name for each in inputs)}. "
+        f"A model with {len(spec.inputs)} inputs needs an array for each: {', '.join(each.name for each in spec.inputs)}. "
         f"Received: {received}. Pass a dictionary by input name."
-    )
-
-
-def by_name(arrays: Mapping[str, Any], spec: SampleSpec, place: str) -> Block:
-    """Returns the array of each input, and labels where they are wanted, from arrays by name.
-
-    Args:
-        arrays: by name.
-        spec: what is read.
-        place: where the arrays came from, for the message.
-
-    Raises:
-        DataError: an input has no array.
-
-    Examples:
-        >>> from ..specs import InputSpec
-        >>> spec = SampleSpec([InputSpec("image", (None,), np.float32)], labels="values")
-        >>> by_name({"x": 1, "targets": 2}, spec, "the file")
-        Block(inputs={'image': array(1)}, labels={'y': array(2)})
-    """
-    inputs = {name: as_array(arrays[key]) for name, key in choose_names(list(arrays), spec, place).items()}
-    labels = {name: as_array(arrays[key]) for name, key in spec.choose_labels(arrays).items()}
-    return Block(inputs, labels)
-
-
-def choose_names(names: Sequence[str], spec: SampleSpec, place: str) -> dict[str, str]:
-    """Returns the name in the data for each input name.
-
-    Names are equal; for a model with one input also the only name that is no label, or x, images, input, samples.
-
-    Raises:
-        DataError: an input's name is not there.
-
-    Examples:
-        >>> from ..specs import InputSpec
-        >>> choose_names(["x", "weights", "y"], SampleSpec([InputSpec("image", (None,), np.float32)]), "the file")
-        {'image': 'x'}
-    """
-    wanted = [each.name for each in spec.inputs]
-    if all(name in names for name in wanted):
-        return {name: name for name in wanted}
-    candidates = [name for name in names if not spec.is_label(name)]
-    usual = [name for name in candidates if name in _SAMPLE_NAMES]
-    if len(wanted) == 1 and 1 in (len(candidates), len(usual)):
-        return {wanted[0]: (usual if len(usual) == 1 else candidates)[0]}
-    expected = f"{wanted[0]!r} or one of {', '.join(_SAMPLE_NAMES)}" if len(wanted) == 1 else ", ".join(wanted)
-    raise DataError(
-        f"Arrays are found by input name: {expected}. Received: {', '.join(map(str, names)) or 'none'} in {place}. "
-        "Rename the arrays."
     )
 
 

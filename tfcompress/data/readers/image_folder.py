@@ -6,23 +6,18 @@ One picture is decoded at a time, nothing is kept. How it becomes a sample is de
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...errors import DataError
 from ..images import ImageReader
 from ..samples import Block, Samples
-from ..specs import LABEL, SampleSpec
+from ..specs import SampleSpec
+from .names import LABEL
 
-__all__ = ["SUFFIXES", "find_images", "read", "reads"]
+__all__ = ["SUFFIXES", "find_images", "read"]
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-
-
-def reads(source: Any) -> bool:
-    """Is this the path of a folder?"""
-    return isinstance(source, str | os.PathLike) and Path(source).is_dir()
 
 
 def read(source: str | os.PathLike, spec: SampleSpec) -> Samples:

@@ -8,16 +8,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...errors import DataError
-from ..samples import Block, Samples, check_label_count, count_samples
-from ..specs import SampleSpec, check_shape
+from ..samples import Block, Samples
+from ..specs import SampleSpec
 from .arrays_in_memory import unpack
 
-__all__ = ["read", "reads"]
-
-
-def reads(source: Any) -> bool:
-    """Can this be iterated, or called for something that can?"""
-    return callable(source) or isinstance(source, Iterable)
+__all__ = ["read"]
 
 
 def read(source: Any, spec: SampleSpec) -> Samples:
@@ -52,20 +47,7 @@ def read(source: Any, spec: SampleSpec) -> Samples:
                     "A generator can be read once. Received: a second pass. Pass the function that makes it, or arrays."
                 )
             was_read = True
-        first = 0
         for element in source() if callable(source) and not isinstance(source, Iterable) else source:
-            block = _batched(unpack(element, spec), spec, place=f"sample {first}")
-            first += count_samples(block.inputs)
-            yield block
+            yield unpack(element, spec)
 
     return Samples(blocks, spec)
-
-
-def _batched(element: Block, spec: SampleSpec, *, place: str) -> Block:
-    """Returns the arrays of an element with a batch axis."""
-    inputs = {each.name: check_shape(element.inputs[each.name], each, place=place) for each in spec.inputs}
-    labels = element.labels
-    if element.inputs[spec.inputs[0].name].ndim < len(spec.inputs[0].shape):  # a single sample, and so are its labels
-        labels = {name: array[None] for name, array in labels.items()}
-    check_label_count(labels, samples=count_samples(inputs))
-    return Block(inputs, labels)

@@ -17,9 +17,10 @@ import numpy as np
 from ...errors import DataError, reason
 from ..images import ImageReader
 from ..samples import Block, Samples
-from ..specs import LABEL_NAMES, InputSpec, SampleSpec, check_shape
+from ..specs import InputSpec, SampleSpec, check_shape
+from .names import LABEL_NAMES, choose_labels
 
-__all__ = ["SUFFIXES", "Feature", "TFRecords", "read", "read_feature_map", "reads"]
+__all__ = ["SUFFIXES", "Feature", "TFRecords", "read", "read_feature_map"]
 
 SUFFIXES = (".tfrecord", ".tfrecords")
 _KINDS = ("values", "image", "bytes")
@@ -157,11 +158,6 @@ class TFRecords:
         object.__setattr__(self, "features", read_feature_map(features))
 
 
-def reads(source: Any) -> bool:
-    """Is this ``TFRecords``?"""
-    return isinstance(source, TFRecords)
-
-
 def read(source: TFRecords, spec: SampleSpec) -> Samples:
     """Returns the samples of TFRecord files, read in the order of the files.
 
@@ -175,7 +171,7 @@ def read(source: TFRecords, spec: SampleSpec) -> Samples:
     """
     features = source.features
     inputs = {each.name: each for each in spec.inputs}
-    labels = spec.choose_labels(features)
+    labels = choose_labels(features, spec)
     if not set(inputs) <= set(features) or not set(features) - set(inputs) <= set(LABEL_NAMES):
         raise DataError(
             f"A feature map must name each input once: {', '.join(inputs)}. Received: {', '.join(features)}. "
