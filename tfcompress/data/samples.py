@@ -194,9 +194,11 @@ class Samples:
     def _fitted(self, blocks: Iterable[Block], keep_labels: Callable[[Batch], None] | None) -> Iterator[Batch]:
         first = 0
         for block in blocks:
-            batch = {
-                each.name: check_shape(block.inputs[each.name], each, place=f"sample {first}") for each in self.inputs
-            }
+            batch = block.inputs
+            if not self._is_array:  # whole arrays were checked when they came in
+                batch = {
+                    each.name: check_shape(batch[each.name], each, place=f"sample {first}") for each in self.inputs
+                }
             count = count_samples(batch)
             if keep_labels is not None:
                 labels = block.labels
