@@ -60,6 +60,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if SHARED_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("shared")
+        # An address differs from process to process, and the workers of one run must agree on names.
+        assert " at 0x" not in item.nodeid, f"{item.nodeid}: name this case with ids="
     if config.option.without is not None:
         names = set(config.option.without.read_text().splitlines())
         left_out = [item for item in items if item.nodeid in names]

@@ -98,7 +98,7 @@ def test_a_bundle_of_a_file_says_what_it_knows(result, tmp_path):
 @pytest.mark.parametrize(
     "call",
     [tfc.inspect, lambda model: tfc.compare(model, model), lambda model: tfc.bundle(model, "/tmp/never")],
-    ids=str,
+    ids=["inspect", "compare", "bundle"],
 )
 def test_what_is_no_file(call):
     with pytest.raises(TypeError, match="A model is the path of a .tflite file, its bytes, or a Conversion"):

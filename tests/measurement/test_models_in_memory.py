@@ -90,7 +90,7 @@ def test_a_record_of_what_was_in_memory_says_what_it_lacks(result, data, tmp_pat
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [3, None, object(), [3]], ids=str)
+@pytest.mark.parametrize("wrong", [3, None, object(), [3]], ids=["number", "none", "object", "list"])
 def test_what_is_no_model(wrong):
     with pytest.raises(TypeError, match=r"model must be a \.tflite file, its bytes, a Conversion, or a Keras model"):
         tfc.measure(wrong)
