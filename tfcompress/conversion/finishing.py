@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..data import SCALINGS, Scaling, ScalingName, resolve_scaling
+from ..data import SCALINGS, RememberingSamples, Scaling, ScalingName, resolve_scaling
 from ..detection import Detections, postprocessing
 from ..errors import StrictError
 from ..lowering import Lowered, Source
@@ -15,7 +15,6 @@ from ..quantization import Target, ai_edge_quantizer
 from ..tflite import Metadata, Normalisation, metadata, static_shapes
 from . import compatibility, verification
 from .plan import Plan
-from .range_sources import RememberingSamples
 from .stages import KEPT_IN_FLOAT, Quantized
 
 __all__ = ["AllowFloat", "Finished", "check", "check_allow_float", "compare_answers", "finish"]

@@ -3,22 +3,19 @@
 Decides and counts; measuring is done in ``calibration``, and which tensors need a range is known to ``quantization``.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ..calibration import Calibration, Observer, Overrides, RangeOrigin, converter_calibrator, data_checks
 from ..calibration import calibrator as calibrating
-from ..data import Batch, Samples
+from ..data import RememberingSamples
 from ..errors import ConversionError
 from ..lowering import Lowered, Source
 from ..quantization import TARGETS, Target, TrainedRanges, quantizers
-from . import verification
 from .result import PointCounts
 
-__all__ = ["Found", "RememberingSamples", "check_available", "default_target", "find_ranges", "usable_ranges"]
+__all__ = ["Found", "check_available", "default_target", "find_ranges", "usable_ranges"]
 
 
 def default_target(source: Source, ranges: RangeOrigin | None, *, measurable: bool) -> Target:
@@ -131,7 +128,7 @@ class Found:
 
 def find_ranges(
     lowered: Lowered,
-    samples: "RememberingSamples | None",
+    samples: RememberingSamples | None,
     target: Target,
     name: str,
     *,
@@ -202,47 +199,3 @@ def find_ranges(
     doubts = data_checks.doubts(evidence, first=samples.first(), model=model, content=lowered.content)
     ranges = quantizers.complete_ranges(lowered.content, {**measured.ranges, **trained})
     return Found(ranges, points, hub or lowered.content, measured, doubts)
-
-
-class RememberingSamples(Samples):
-    """Samples that keep their first few for the parity check, so that a stream is read once.
-
-    Args:
-        samples: the representative data.
-        keep: how many to keep at least. Default: as many as parity takes.
-    """
-
-    def __init__(self, samples: Samples, *, keep: int = 0) -> None:
-        self._samples = samples
-        self.inputs = samples.inputs
-        self._kept: list[dict[str, np.ndarray]] = []
-        self._parity = verification.parity_samples([spec.shape for spec in samples.inputs])
-        self._wanted = max(keep, self._parity)
-        self.count = samples.count
-
-    @property
-    def sha256(self) -> str | None:
-        """Hash of the samples; None until a stream was read to its end."""
-        return self._samples.sha256
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yields the batches of the samples and keeps the first ones."""
-        kept = 0
-        self._kept = []
-        for batch in self._samples.batches(size):
-            if kept < self._wanted:
-                self._kept.append({name: np.array(values) for name, values in batch.items()})
-                kept += len(next(iter(batch.values())))
-            yield batch
-
-    def read_first(self) -> None:
-        """Reads just the samples that parity needs."""
-        for _ in self.batches(self._wanted):
-            break
-
-    def first(self, count: int | None = None) -> dict[str, np.ndarray]:
-        """Returns up to ``count`` samples by input name; None for as many as parity takes."""
-        if not self._kept:
-            self.read_first()
-        count = self._parity if count is None else count
-        return {name: np.concatenate([batch[name] for batch in self._kept])[:count] for name in self._kept[0]}

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..calibration import resolve_observer
-from ..data import Samples, SampleSpec, Scaling, ScalingName, load_representative
+from ..data import RememberingSamples, Samples, SampleSpec, Scaling, ScalingName, load_representative
 from ..errors import DataError
 from ..lowering import Lowered
 from ..lowering import lower as lower_source
 from ..quantization import ai_edge_quantizer, quantizers
 from ..tflite import qdq
-from . import range_sources
+from . import range_sources, verification
 from . import repair as repairing
 from .plan import Plan
-from .range_sources import Found, RememberingSamples
+from .range_sources import Found
 from .result import PointCounts
 
 __all__ = ["KEPT_IN_FLOAT", "Quantized", "find_ranges", "load_samples", "lower", "quantize", "repair"]
@@ -49,7 +49,8 @@ def load_samples(
     samples = load_representative(
         representative_data, lowered.inputs, scaling=scaling, allow_pickle=plan.source.options.allow_unsafe
     )
-    return RememberingSamples(samples, keep=repairing.MOST_SAMPLES if plan.repairs else 0)
+    parity = verification.parity_samples([spec.shape for spec in samples.inputs])
+    return RememberingSamples(samples, first=parity, keep=repairing.MOST_SAMPLES if plan.repairs else 0)
 
 
 def find_ranges(plan: Plan, lowered: Lowered, samples: RememberingSamples | None) -> Found:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .readers.tfrecords import Feature as Feature
     from .readers.tfrecords import TFRecords as TFRecords
     from .samples import Batch as Batch
+    from .samples import RememberingSamples as RememberingSamples
     from .samples import Samples as Samples
     from .samples import count_samples as count_samples
     from .scalings import SCALINGS as SCALINGS
@@ -41,7 +42,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "log_mel": ["LogMel"],
         "readers.array_files": ["read_npy", "read_npz"],
         "readers.tfrecords": ["Feature", "TFRecords"],
-        "samples": ["Batch", "Samples", "count_samples"],
+        "samples": ["Batch", "RememberingSamples", "Samples", "count_samples"],
         "scalings": ["SCALINGS", "Scaling", "ScalingName", "resolve_scaling"],
         "specs": ["InputSpec", "LabelKind", "SampleSpec"],
         "tokenizer": ["Tokenizer"],

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import DataError
 from .specs import SampleSpec, check_shape, fit
 
-__all__ = ["Batch", "Block", "Blocks", "Samples", "check_label_count", "count_samples"]
+__all__ = ["Batch", "Block", "Blocks", "RememberingSamples", "Samples", "check_label_count", "count_samples"]
 
 _MAPPED_BYTES = 32 << 20  # of a mapped file at most before it is given back
 _AT_ONCE = 256  # samples of a stream that are put together before all of them are
@@ -211,6 +211,58 @@ class Samples:
 
     def __repr__(self) -> str:
         return f"Samples(count={self.count}, inputs=[{', '.join(map(str, self.inputs))}])"
+
+
+class RememberingSamples(Samples):
+    """Samples that keep their first few in memory, so that a stream is read once.
+
+    Args:
+        samples: where they come from.
+        first: how many ``first`` returns when it is not told.
+        keep: how many to keep, at least ``first``. Default: no more.
+
+    Examples:
+        >>> from .specs import InputSpec
+        >>> spec = SampleSpec([InputSpec("x", (None, 2), np.float32)])
+        >>> samples = RememberingSamples(Samples.of_arrays({"x": np.zeros((9, 2))}, spec), first=2)
+        >>> samples.first()["x"].shape
+        (2, 2)
+    """
+
+    def __init__(self, samples: Samples, *, first: int, keep: int = 0) -> None:
+        self._samples = samples
+        self.inputs = samples.inputs
+        self.count = samples.count
+        self._kept: list[Batch] = []
+        self._first = first
+        self._wanted = max(keep, first)
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash of the samples; None until a stream was read to its end."""
+        return self._samples.sha256
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yields the batches of the samples and keeps the first ones."""
+        kept = 0
+        self._kept = []
+        for batch in self._samples.batches(size):
+            if kept < self._wanted:
+                self._kept.append({name: np.array(values) for name, values in batch.items()})
+                kept += count_samples(batch)
+            yield batch
+
+    def read_first(self) -> None:
+        """Reads just the samples that are kept."""
+        for _ in self.batches(self._wanted):
+            break
+
+    def first(self, count: int | None = None) -> Batch:
+        """Returns up to ``count`` samples by input name, which are read now where nothing was read before."""
+        if not self._kept:
+            self.read_first()
+        count = self._first if count is None else count
+        return {name: np.concatenate([batch[name] for batch in self._kept])[:count] for name in self._kept[0]}
 
 
 def count_samples(batch: Batch) -> int:
