@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from .system.lazy import lazy_exports
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from . import errors as errors
     from . import metrics as metrics
@@ -47,44 +49,42 @@ if TYPE_CHECKING:
     from .tflite import Inspection as Inspection
     from .tflite import Metadata as Metadata
     from .tflite import inspect as inspect
-
-__version__ = "0.1.0"
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "bundling": ["Bundle", "bundle"],
-        "calibration": ["CalibrationOptions"],
-        "comparison": ["Agreement", "compare"],
-        "conversion": ["Conversion", "convert"],
-        "data": ["TFRecords"],
-        "distillation": ["distill"],
-        "errors": ["TfcompressError"],
-        "layers": ["after_schedule"],
-        "lowering": ["SourceOptions"],
-        "measurement": [
-            "ConnectionOptions",
-            "EvaluationOptions",
-            "LatencyOptions",
-            "Measurement",
-            "RuntimeOptions",
-            "measure",
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "bundling": ["Bundle", "bundle"],
+            "calibration": ["CalibrationOptions"],
+            "comparison": ["Agreement", "compare"],
+            "conversion": ["Conversion", "convert"],
+            "data": ["TFRecords"],
+            "distillation": ["distill"],
+            "errors": ["TfcompressError"],
+            "layers": ["after_schedule"],
+            "lowering": ["SourceOptions"],
+            "measurement": [
+                "ConnectionOptions",
+                "EvaluationOptions",
+                "LatencyOptions",
+                "Measurement",
+                "RuntimeOptions",
+                "measure",
+            ],
+            "pruning": ["ChannelPruning", "L1Penalty", "MagnitudePruning", "WeightClustering", "remove_channels"],
+            "qat": ["QuantizationAwareTraining"],
+            "quantization": ["TARGETS", "Target"],
+            "reporting": ["report"],
+            "tflite": ["Inspection", "Metadata", "inspect"],
+        },
+        modules=[
+            "calibration.observers",
+            "errors",
+            "layers.quantization_points",
+            "metrics",
+            "pruning.importance",
+            "pruning.masks",
+            "pruning.schedules",
+            "quantization.targets",
+            "zoo",
         ],
-        "pruning": ["ChannelPruning", "L1Penalty", "MagnitudePruning", "WeightClustering", "remove_channels"],
-        "qat": ["QuantizationAwareTraining"],
-        "quantization": ["TARGETS", "Target"],
-        "reporting": ["report"],
-        "tflite": ["Inspection", "Metadata", "inspect"],
-    },
-    modules=[
-        "calibration.observers",
-        "errors",
-        "layers.quantization_points",
-        "metrics",
-        "pruning.importance",
-        "pruning.masks",
-        "pruning.schedules",
-        "quantization.targets",
-        "zoo",
-    ],
-)
+    )

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from .device_folder import bundle as bundle
     from .device_folder import check_folder as check_folder
     from .op_resolver import resolver_code as resolver_code
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "device_folder": ["Bundle", "bundle", "check_folder"],
-        "op_resolver": ["resolver_code"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "device_folder": ["Bundle", "bundle", "check_folder"],
+            "op_resolver": ["resolver_code"],
+        },
+    )

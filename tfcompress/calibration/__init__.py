@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from .options import CalibrationOptions as CalibrationOptions
     from .options import RangeOrigin as RangeOrigin
     from .options import resolve_calibration as resolve_calibration
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "calibrator": ["calibrate"],
-        "calibrated_ranges": ["Calibration"],
-        "observer_choice": ["Overrides", "resolve_observer"],
-        "observers": [
-            "Entropy",
-            "MeanSquaredError",
-            "MinMax",
-            "MovingAverage",
-            "OBSERVERS",
-            "Observer",
-            "ObserverName",
-            "Percentile",
-        ],
-        "options": ["CalibrationOptions", "RangeOrigin", "resolve_calibration"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "calibrator": ["calibrate"],
+            "calibrated_ranges": ["Calibration"],
+            "observer_choice": ["Overrides", "resolve_observer"],
+            "observers": [
+                "Entropy",
+                "MeanSquaredError",
+                "MinMax",
+                "MovingAverage",
+                "OBSERVERS",
+                "Observer",
+                "ObserverName",
+                "Percentile",
+            ],
+            "options": ["CalibrationOptions", "RangeOrigin", "resolve_calibration"],
+        },
+    )

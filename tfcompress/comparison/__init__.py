@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from .layer_errors import LayerReport as LayerReport
     from .layer_errors import ranking as ranking
     from .layer_errors import report_table as report_table
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "agreement": ["Agreement", "compare"],
-        "layer_comparison": ["layer_reports"],
-        "layer_errors": ["LayerError", "LayerReport", "ranking", "report_table"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "agreement": ["Agreement", "compare"],
+            "layer_comparison": ["layer_reports"],
+            "layer_errors": ["LayerError", "LayerReport", "ranking", "report_table"],
+        },
+    )

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from .plan import Progress as Progress
     from .repair.selection import RepairMethod as RepairMethod
     from .result import Conversion as Conversion
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "converter": ["convert"],
-        "plan": ["Progress"],
-        "repair.selection": ["RepairMethod"],
-        "result": ["Conversion"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "converter": ["convert"],
+            "plan": ["Progress"],
+            "repair.selection": ["RepairMethod"],
+            "result": ["Conversion"],
+        },
+    )

@@ -15,7 +15,7 @@ from ..quantization import Target, ai_edge_quantizer
 from ..tflite import Metadata, Normalisation, metadata, static_shapes
 from . import compatibility, verification
 from .plan import Plan
-from .stages import KEPT_IN_FLOAT, Quantized
+from .stages import LOWERED_AS_FLOAT32, Quantized
 
 __all__ = ["AllowFloat", "Finished", "check", "check_allow_float", "compare_answers", "finish"]
 
@@ -140,7 +140,7 @@ def compare_answers(
 def _oldest_runtime(plan: Plan, tflite: bytes) -> str | None:
     """Returns the oldest runtime where TensorFlow's converter did not write it itself."""
     target = plan.target
-    by_library = not target.integer and plan.source.kind in KEPT_IN_FLOAT and target.weights != "float32"
+    by_library = not target.integer and plan.source.kind in LOWERED_AS_FLOAT32 and target.weights != "float32"
     if plan.quantizer != "ai-edge-quantizer" and not by_library:
         return None
     return ai_edge_quantizer.oldest_runtime(tflite, written=metadata.stated_runtime(tflite))

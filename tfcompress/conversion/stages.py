@@ -24,16 +24,16 @@ from .plan import Plan
 from .range_sources import Found
 from .result import PointCounts
 
-__all__ = ["KEPT_IN_FLOAT", "Quantized", "find_ranges", "load_samples", "lower", "quantize", "repair"]
+__all__ = ["LOWERED_AS_FLOAT32", "Quantized", "find_ranges", "load_samples", "lower", "quantize", "repair"]
 
-KEPT_IN_FLOAT = ("tflite", "torch")
+LOWERED_AS_FLOAT32 = ("tflite", "torch")
 """Kinds of sources that are lowered to float32; their weights are made smaller in the finished float file."""
 
 
 def lower(plan: Plan) -> Lowered:
     """Returns the float flatbuffer of the plan's source, with the ranges that training left in it."""
     plan.progress(f"lowering {plan.source.name}")
-    in_the_hub = not plan.target.integer and plan.source.kind not in KEPT_IN_FLOAT
+    in_the_hub = not plan.target.integer and plan.source.kind not in LOWERED_AS_FLOAT32
     weights = plan.target.weights if in_the_hub else "float32"
     lowered = lower_source(plan.source, ranges=plan.stored, weights=weights, debug=plan.debug)
     return replace(lowered, trained={}) if plan.calibration.ranges == "calibrated" else lowered
@@ -112,7 +112,7 @@ def quantize(
 ) -> Quantized:
     """Returns the file for the plan's target: integers by the ranges that were found, or smaller weights."""
     if not plan.target.integer:
-        in_float = plan.source.kind in KEPT_IN_FLOAT
+        in_float = plan.source.kind in LOWERED_AS_FLOAT32
         return Quantized(
             ai_edge_quantizer.quantize_weights(lowered.content, plan.target) if in_float else lowered.content
         )

@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from .specs import LabelKind as LabelKind
     from .specs import SampleSpec as SampleSpec
     from .tokenizer import Tokenizer as Tokenizer
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "digits": ["Digits", "load_digits"],
-        "labels": ["Labelled"],
-        "loading": ["load_labelled", "load_representative"],
-        "log_mel": ["LogMel"],
-        "readers.array_files": ["read_npy", "read_npz"],
-        "readers.tfrecords": ["Feature", "TFRecords"],
-        "samples": ["Batch", "RememberingSamples", "Samples", "count_samples"],
-        "scalings": ["SCALINGS", "Scaling", "ScalingName", "resolve_scaling"],
-        "specs": ["InputSpec", "LabelKind", "SampleSpec"],
-        "tokenizer": ["Tokenizer"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "digits": ["Digits", "load_digits"],
+            "labels": ["Labelled"],
+            "loading": ["load_labelled", "load_representative"],
+            "log_mel": ["LogMel"],
+            "readers.array_files": ["read_npy", "read_npz"],
+            "readers.tfrecords": ["Feature", "TFRecords"],
+            "samples": ["Batch", "RememberingSamples", "Samples", "count_samples"],
+            "scalings": ["SCALINGS", "Scaling", "ScalingName", "resolve_scaling"],
+            "specs": ["InputSpec", "LabelKind", "SampleSpec"],
+            "tokenizer": ["Tokenizer"],
+        },
+    )

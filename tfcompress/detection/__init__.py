@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from .non_max_suppression import detect as detect
     from .non_max_suppression import suppress as suppress
     from .postprocessing import attach_detections as attach_detections
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "anchors": ["anchor_grid", "corners", "decode", "encode", "map_shapes", "overlaps"],
-        "losses": ["box_loss", "focal_loss"],
-        "non_max_suppression": ["Detections", "detect", "suppress"],
-        "postprocessing": ["attach_detections"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "anchors": ["anchor_grid", "corners", "decode", "encode", "map_shapes", "overlaps"],
+            "losses": ["box_loss", "focal_loss"],
+            "non_max_suppression": ["Detections", "detect", "suppress"],
+            "postprocessing": ["attach_detections"],
+        },
+    )

@@ -9,10 +9,10 @@ from ..system.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .distiller import distill as distill
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "distiller": ["distill"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "distiller": ["distill"],
+        },
+    )

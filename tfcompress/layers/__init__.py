@@ -1,7 +1,7 @@
 """What is each Keras layer to an integer file, and how are its calls watched?
 
 In: a Keras model. Out: its quantization points, signatures and costs, and what all callbacks share: which of them is at work on a
-model, and how it is put back as it was.
+model, and how it is put back as it was. ``layer_rules`` has a row for each class of layer, ``quantization_points`` applies them.
 """
 
 from typing import TYPE_CHECKING
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from .layer_choice import End as End
     from .layer_choice import Layers as Layers
     from .signatures import InputTensor as InputTensor
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "backend": ["check_backend"],
-        "costs": ["multiply_adds"],
-        "deferred_callbacks": ["after_schedule"],
-        "layer_choice": ["End", "Layers"],
-        "signatures": ["InputTensor"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "backend": ["check_backend"],
+            "costs": ["multiply_adds"],
+            "deferred_callbacks": ["after_schedule"],
+            "layer_choice": ["End", "Layers"],
+            "signatures": ["InputTensor"],
+        },
+    )

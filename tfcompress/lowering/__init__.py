@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from .tensorflow_models import lower_legacy as lower_legacy
     from .tensorflow_models import lower_saved_model as lower_saved_model
     from .tflite_files import lower_flatbuffer as lower_flatbuffer
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "dispatch": ["lower"],
-        "keras_models": ["lower_keras"],
-        "lowered": ["Lowered"],
-        "options": ["SourceOptions"],
-        "pytorch.export": ["lower_torch"],
-        "sources": ["Source", "open_source"],
-        "tensorflow_models": ["lower_function", "lower_legacy", "lower_saved_model"],
-        "tflite_files": ["lower_flatbuffer"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "dispatch": ["lower"],
+            "keras_models": ["lower_keras"],
+            "lowered": ["Lowered"],
+            "options": ["SourceOptions"],
+            "pytorch.export": ["lower_torch"],
+            "sources": ["Source", "open_source"],
+            "tensorflow_models": ["lower_function", "lower_legacy", "lower_saved_model"],
+            "tflite_files": ["lower_flatbuffer"],
+        },
+    )

@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from .records import measurements_from_json as measurements_from_json
     from .tables import csv_text as csv_text
     from .tables import measurement_table as measurement_table
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "latency": ["Ratio"],
-        "measuring": ["measure"],
-        "op_times": ["Profile", "compare_profiles"],
-        "options": ["ConnectionOptions", "EvaluationOptions", "LatencyOptions", "RuntimeOptions"],
-        "parallel_devices": ["Interrupted"],
-        "records": [
-            "Failure",
-            "Measurement",
-            "Reference",
-            "Result",
-            "json_lines",
-            "json_text",
-            "measurements_from_json",
-        ],
-        "tables": ["csv_text", "measurement_table"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "latency": ["Ratio"],
+            "measuring": ["measure"],
+            "op_times": ["Profile", "compare_profiles"],
+            "options": ["ConnectionOptions", "EvaluationOptions", "LatencyOptions", "RuntimeOptions"],
+            "parallel_devices": ["Interrupted"],
+            "records": [
+                "Failure",
+                "Measurement",
+                "Reference",
+                "Result",
+                "json_lines",
+                "json_text",
+                "measurements_from_json",
+            ],
+            "tables": ["csv_text", "measurement_table"],
+        },
+    )

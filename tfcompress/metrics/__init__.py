@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from .named_metrics import Metric as Metric
     from .named_metrics import MetricName as MetricName
     from .named_metrics import resolve_metrics as resolve_metrics
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "average_precision": ["coco_map"],
-        "classification": [
-            "area_under_curve",
-            "check_labels",
-            "class_scores",
-            "confusion_matrix",
-            "predicted_classes",
-            "top1_accuracy",
-            "top_k_accuracy",
-        ],
-        "differences": ["Difference", "argmax_agreement", "cosine", "decibels", "step_difference"],
-        "named_metrics": ["METRICS", "Metric", "MetricName", "resolve_metrics"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "average_precision": ["coco_map"],
+            "classification": [
+                "area_under_curve",
+                "check_labels",
+                "class_scores",
+                "confusion_matrix",
+                "predicted_classes",
+                "top1_accuracy",
+                "top_k_accuracy",
+            ],
+            "differences": ["Difference", "argmax_agreement", "cosine", "decibels", "step_difference"],
+            "named_metrics": ["METRICS", "Metric", "MetricName", "resolve_metrics"],
+        },
+    )

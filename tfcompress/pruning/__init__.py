@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from .l1_penalty import L1Penalty as L1Penalty
     from .magnitude_pruning import MagnitudePruning as MagnitudePruning
     from .weight_clustering import WeightClustering as WeightClustering
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "channel_pruning": ["ChannelPruning"],
-        "channel_removal": ["latency_ratio", "remove_channels"],
-        "l1_penalty": ["L1Penalty"],
-        "magnitude_pruning": ["MagnitudePruning"],
-        "weight_clustering": ["WeightClustering"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "channel_pruning": ["ChannelPruning"],
+            "channel_removal": ["latency_ratio", "remove_channels"],
+            "l1_penalty": ["L1Penalty"],
+            "magnitude_pruning": ["MagnitudePruning"],
+            "weight_clustering": ["WeightClustering"],
+        },
+    )

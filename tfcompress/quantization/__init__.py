@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from .trained_ranges import TrainedRanges as TrainedRanges
     from .trained_ranges import hash_weights as hash_weights
     from .trained_ranges import read_archive as read_archive
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "precision": ["Precision", "Rule"],
-        "targets": ["Backend", "TARGETS", "Target", "TargetName"],
-        "trained_ranges": ["RangeAsset", "TrainedRanges", "hash_weights", "read_archive"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "precision": ["Precision", "Rule"],
+            "targets": ["Backend", "TARGETS", "Target", "TargetName"],
+            "trained_ranges": ["RangeAsset", "TrainedRanges", "hash_weights", "read_archive"],
+        },
+    )

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from .file_report import conversion_text as conversion_text
     from .file_report import inspection_report as inspection_report
     from .measurement_report import report as report
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "file_report": ["conversion_record", "conversion_report", "conversion_text", "inspection_report"],
-        "measurement_report": ["report"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "file_report": ["conversion_record", "conversion_report", "conversion_text", "inspection_report"],
+            "measurement_report": ["report"],
+        },
+    )

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .signing import Verified as Verified
     from .signing import sign as sign
     from .signing import verify as verify
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {"keys": ["generate_keys"], "signing": ["Verified", "sign", "verify"]},
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {"keys": ["generate_keys"], "signing": ["Verified", "sign", "verify"]},
+    )

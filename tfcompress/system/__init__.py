@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from .user_functions import call_function as call_function
     from .user_functions import load_function as load_function
     from .user_functions import names_a_function as names_a_function
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "arguments": ["checked_arguments", "option_or_default", "repr_without_defaults"],
-        "files": ["check_distinct", "check_exists", "check_writable", "write_atomically"],
-        "isolation": ["ChildExit", "Reporter", "run_isolated"],
-        "quiet": ["converter_silenced", "native_stderr_silenced"],
-        "user_functions": ["call_function", "load_function", "names_a_function"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "arguments": ["checked_arguments", "option_or_default", "repr_without_defaults"],
+            "files": ["check_distinct", "check_exists", "check_writable", "write_atomically"],
+            "isolation": ["ChildExit", "Reporter", "run_isolated"],
+            "quiet": ["converter_silenced", "native_stderr_silenced"],
+            "user_functions": ["call_function", "load_function", "names_a_function"],
+        },
+    )

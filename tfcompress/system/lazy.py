@@ -1,6 +1,8 @@
 """How does a package offer its public names without loading what they need? Each is imported when it is first used.
 
-So ``tfcompress --help`` answers before TensorFlow has loaded, and a board needs only the modules that run there.
+So ``tfcompress --help`` answers before TensorFlow has loaded, and a board needs only the modules that run there. For type
+checkers each package imports its names under ``TYPE_CHECKING`` and calls ``lazy_exports`` in the other branch: they would take any
+name for one that ``__getattr__`` finds.
 """
 
 import importlib

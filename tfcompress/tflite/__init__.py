@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from .tensors import from_raw as from_raw
     from .tensors import to_raw as to_raw
     from .trial import run_interpreter as run_interpreter
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "affine": ["AffineParameters", "dequantize", "from_range", "quantize", "round_half_away"],
-        "fingerprints": ["model_sha256"],
-        "inspection": ["Inspection", "inspect"],
-        "interpreter": ["Model", "open_model"],
-        "metadata": ["Metadata", "Normalisation", "StoredMetadata"],
-        "model_files": ["ModelSource", "read_model"],
-        "op_summaries": ["OpSummary", "summarize_ops"],
-        "tensors": ["TensorInfo", "from_raw", "to_raw"],
-        "trial": ["run_interpreter"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "affine": ["AffineParameters", "dequantize", "from_range", "quantize", "round_half_away"],
+            "fingerprints": ["model_sha256"],
+            "inspection": ["Inspection", "inspect"],
+            "interpreter": ["Model", "open_model"],
+            "metadata": ["Metadata", "Normalisation", "StoredMetadata"],
+            "model_files": ["ModelSource", "read_model"],
+            "op_summaries": ["OpSummary", "summarize_ops"],
+            "tensors": ["TensorInfo", "from_raw", "to_raw"],
+            "trial": ["run_interpreter"],
+        },
+    )

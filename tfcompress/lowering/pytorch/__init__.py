@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from .export import count_transposes as count_transposes
     from .export import is_torch as is_torch
     from .export import lower_torch as lower_torch
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "export": ["count_transposes", "is_torch", "lower_torch"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "export": ["count_transposes", "is_torch", "lower_torch"],
+        },
+    )

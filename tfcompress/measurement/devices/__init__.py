@@ -2,6 +2,9 @@
 
 In: a device's name, then requests with their files. Out: a ``Device``, then its answers. ``local`` is this machine,
 ``remote`` how one gets to another, ``on_device`` what runs on either, ``modelled`` processors that are computed instead of run.
+
+A new kind of device: its name in ``addresses.parse``, its branch in ``opening.resolve``, and a subclass of ``AnsweringDevice`` that
+answers one request. One that can copy files and run a shell needs a ``Channel`` only.
 """
 
 from typing import TYPE_CHECKING
@@ -16,12 +19,12 @@ if TYPE_CHECKING:
     from .opening import open_cache as open_cache
     from .opening import open_device as open_device
     from .opening import resolve as resolve
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "device": ["AnsweringDevice", "Device", "Request"],
-        "local": ["LocalDevice"],
-        "opening": ["open_cache", "open_device", "resolve"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "device": ["AnsweringDevice", "Device", "Request"],
+            "local": ["LocalDevice"],
+            "opening": ["open_cache", "open_device", "resolve"],
+        },
+    )

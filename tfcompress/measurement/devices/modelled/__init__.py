@@ -10,11 +10,11 @@ from ....system.lazy import lazy_exports
 if TYPE_CHECKING:
     from .ethos_u import EthosUDevice as EthosUDevice
     from .tflm import TflmDevice as TflmDevice
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "ethos_u": ["EthosUDevice"],
-        "tflm": ["TflmDevice"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "ethos_u": ["EthosUDevice"],
+            "tflm": ["TflmDevice"],
+        },
+    )

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from .board import Board as Board
     from .cache import DeviceCache as DeviceCache
     from .channel import Channel as Channel
-
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "adb": ["listed_phones"],
-        "board": ["Board"],
-        "cache": ["DeviceCache"],
-        "channel": ["Channel"],
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "adb": ["listed_phones"],
+            "board": ["Board"],
+            "cache": ["DeviceCache"],
+            "channel": ["Channel"],
+        },
+    )
