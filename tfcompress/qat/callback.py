@@ -8,7 +8,7 @@ on the model and takes it off as they demand (``fake_quantized_model``). What is
 import functools
 import os
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -22,6 +22,9 @@ from .fake_quantized_model import FakeQuantizedModel
 from .phases import Phase, PhaseState, Timetable
 from .range_trackers import ActivationRanges, RangeSettings, WeightRanges
 from .saved_ranges import RangeAssets, StateFile
+
+if TYPE_CHECKING:
+    from .file_agreement import FileAgreement
 
 __all__ = ["QuantizationAwareTraining"]
 
@@ -123,7 +126,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self.state_path = None if state_path is None else os.fspath(state_path)
         self.verify = verify
         self.verify_layers = verify_layers
-        self.file_agreement: Any = None
+        self.file_agreement: FileAgreement | None = None
         self._phases = PhaseState()
         self._quantized: FakeQuantizedModel | None = None
         self._assets = RangeAssets(self._refresh)
@@ -323,10 +326,10 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         """Goes where a fit is at this epoch and step, also where somebody has taken the callback off in the middle of it."""
         if not self.phase.in_fit:
             self._enter(by=by)
-        if self.phase is Phase.WAITING and (
-            self._began is not None or self.times.begins(self._epoch, step=self._step())
-        ):
-            self._begin(by=by)
+        if self.phase is Phase.WAITING:
+            step = 0 if self.times.begin_step is None else self._step()  # to read it waits for the device
+            if self._began is not None or self.times.begins(self._epoch, step=step):
+                self._begin(by=by)
 
     def _begin(self, *, by: str) -> None:
         """Starts the fake quantization of training, from ranges of the representative data if there are no others."""
