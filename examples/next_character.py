@@ -64,7 +64,7 @@ def loss() -> Any:
 
 def build(vocabulary: int) -> Any:
     """Returns the untrained model, (n, 64) int32 to (n, 64, vocabulary) logits."""
-    from tfcompress.zoo import next_character
+    from tfcompress.zoo.text import next_character
 
     return next_character(length=LENGTH, vocabulary=vocabulary, filters=80)
 

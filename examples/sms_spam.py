@@ -70,7 +70,7 @@ def augment(ids: Any, y: Any) -> tuple[Any, Any]:
 
 def build(embedding: int, filters: int) -> Any:
     """Returns the untrained model, (n, 64) int32 to (n, 2) logits."""
-    from tfcompress.zoo import text_cnn
+    from tfcompress.zoo.text import text_cnn
 
     return text_cnn(length=LENGTH, vocabulary=VOCABULARY, embedding=embedding, filters=filters, name="sms_spam")
 
