@@ -26,7 +26,6 @@ __all__ = [
     "StrictError",
     "TfcompressError",
     "TrainingError",
-    "reason",
 ]
 
 

@@ -145,7 +145,7 @@ def oldest_runtime(content: bytes, *, written: str | None = None) -> str:
 
     Examples:
         >>> import keras
-        >>> from .lowering import lower_keras
+        >>> from tfcompress.lowering import lower_keras
         >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])
         >>> oldest_runtime(lower_keras(model).content, written="1.5.0")
         '1.5.0'
