@@ -2,7 +2,8 @@
 
 ``shared_root`` and ``shared_data`` lead to models and data that are not part of the project. A test that asks for one of
 them gets the marker ``shared`` and is skipped where they are absent; where they are present, a skipped one of these tests
-fails the run.
+fails the run. A run that notes what passed (``--passed``) may skip those whose extra is not installed: the run of the rest
+(``--without``) has every extra and takes them over.
 """
 
 import importlib.util
@@ -78,12 +79,17 @@ def _reason(report) -> str:
     return text.removeprefix("Skipped: ")
 
 
+def _is_left_to_the_rest(config, report) -> bool:
+    return config.option.passed is not None and _reason(report).startswith("the extra [")
+
+
 def _forbidden_skips(config) -> list[str]:
     """Returns the tests that had their shared data and were skipped all the same."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or find_shared() is None:
         return []
-    return sorted({report.nodeid for report in _skipped(reporter) if "shared" in getattr(report, "keywords", ())})
+    shared = [report for report in _skipped(reporter) if "shared" in getattr(report, "keywords", ())]
+    return sorted({report.nodeid for report in shared if not _is_left_to_the_rest(config, report)})
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -17,7 +17,7 @@ def test_reads(shared_data):
 
 def test_refuses(shared_root):
     if os.environ.get("CHILD_SKIPS"):
-        pytest.skip("no reason at all")
+        pytest.skip(os.environ["CHILD_SKIPS"])
 
 def test_is_marked(request, shared_data):
     assert request.node.get_closest_marker("shared")
@@ -39,11 +39,11 @@ def run(tmp_path):
     (tests / "test_child.py").write_text(CHILD)
     (tests.parent / "pytest.ini").write_text("[pytest]\nmarkers =\n    shared: needs shared data\naddopts = -ra\n")
 
-    def child(*arguments, shared=None, skips=False):
+    def child(*arguments, shared=None, skips=""):
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TFCOMP"))}
         environment |= {"TF_USE_LEGACY_KERAS": "1"}
         environment |= {"TFCOMPRESS_SHARED": str(shared)} if shared else {}
-        environment |= {"CHILD_SKIPS": "1"} if skips else {}
+        environment |= {"CHILD_SKIPS": skips} if skips else {}
         command = [sys.executable, "-m", "pytest", "--strict-markers", "-p", "no:cacheprovider", *arguments]
         done = subprocess.run(
             command, check=False, cwd=tests.parent, env=environment, capture_output=True, text=True, timeout=120
@@ -73,7 +73,7 @@ def test_a_skip_in_spite_of_the_data_fails_the_run(run, tmp_path, workers):
     (tmp_path / "elsewhere" / "data").mkdir(parents=True)
     code, output = run(*workers, shared=tmp_path / "elsewhere")
     assert code == 0 and "4 passed" in output, output
-    code, output = run(*workers, shared=tmp_path / "elsewhere", skips=True)
+    code, output = run(*workers, shared=tmp_path / "elsewhere", skips="no reason at all")
     assert code == 1, output
     assert re.search(r"^1 skipped: no reason at all$", output, re.MULTILINE), output
     assert "test_refuses: skipped although the shared data is present" in output
@@ -87,3 +87,15 @@ def test_a_second_run_leaves_out_what_passed_and_repeats_what_was_skipped(run, t
     (tmp_path / "shared" / "data").mkdir(parents=True)
     code, output = run(*workers, f"--without={passed}")
     assert code == 0 and "3 passed" in output and "4 passed" not in output, output
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["one process", "xdist"])
+def test_a_missing_extra_is_left_to_the_run_that_has_every_extra(run, tmp_path, workers):
+    (tmp_path / "elsewhere" / "data").mkdir(parents=True)
+    extra = {"shared": tmp_path / "elsewhere", "skips": "the extra [tflm] is not installed"}
+    code, output = run(*workers, f"--passed={tmp_path / 'passed'}", **extra)
+    assert code == 0 and "3 passed, 1 skipped" in output, output
+    code, output = run(*workers, f"--without={tmp_path / 'passed'}", **extra)
+    assert code == 1 and "test_refuses: skipped although the shared data is present" in output, output
+    code, output = run(*workers, f"--passed={tmp_path / 'passed'}", **extra | {"skips": "no reason at all"})
+    assert code == 1 and "test_refuses: skipped although the shared data is present" in output, output
