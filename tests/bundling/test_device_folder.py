@@ -124,7 +124,7 @@ def test_the_python_snippet_needs_no_tfcompress(folder):
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
-    assert modules == {"sys", "pathlib", "numpy", "ai_edge_litert"}
+    assert modules == {"sys", "importlib", "io", "pathlib", "numpy", "ai_edge_litert"}
     (labels,) = [
         ast.literal_eval(node.value)
         for node in tree.body

@@ -25,12 +25,14 @@ from ..tflite.model_files import is_in_memory
 from .snippets import (
     ARRAY_FILES,
     FRONT_END_FILES,
+    SIGNED_FILES,
     TOKENIZER_FILES,
     array_files,
     describe,
     front_end_files,
     plain,
     render,
+    signed_files_text,
     tokenizer_files,
 )
 
@@ -44,6 +46,7 @@ FILES = (
     "MODEL_CARD.md",
     *ARRAY_FILES,
     "run_model.py",
+    SIGNED_FILES,
     "ModelArithmetic.kt",
     "ModelRunner.kt",
     SAMPLES,
@@ -164,6 +167,7 @@ def bundle(
     files |= {
         name: render(f"{name}.jinja", **values) for name in ("run_model.py", "ModelArithmetic.kt", "ModelRunner.kt")
     }
+    files[SIGNED_FILES] = signed_files_text()
     if tokenizer is not None:
         files |= tokenizer_files(tokenizer, origin)
     if front_end is not None:

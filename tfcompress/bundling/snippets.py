@@ -1,7 +1,7 @@
 """Which source code goes along with a model, and how do its numbers and names get there without changing what the text means?
 
 The model becomes a C array, a tokenizer its rule in Python and Kotlin, a front end for sound its rule in Python, Kotlin and C.
-The templates lie beside this module. Names come from model files and may hold anything: each filter writes them as a literal of
+The templates lie in ``templates`` beside this module. Names come from model files and may hold anything: each filter writes them as a literal of
 its language.
 """
 
@@ -14,10 +14,12 @@ import numpy as np
 
 from ..data import LogMel, Tokenizer, log_mel
 from ..tflite import TensorInfo
+from . import signed_files
 
 __all__ = [
     "ARRAY_FILES",
     "FRONT_END_FILES",
+    "SIGNED_FILES",
     "TOKENIZER_FILES",
     "array_files",
     "describe",
@@ -25,12 +27,14 @@ __all__ = [
     "kotlin_text",
     "plain",
     "render",
+    "signed_files_text",
     "tokenizer_files",
 ]
 
 ARRAY_FILES = ("model.h", "model.cc")
 TOKENIZER_FILES = ("vocabulary.txt", "tokenizer.py", "Tokenizer.kt")
 FRONT_END_FILES = ("log_mel.py", "LogMel.kt", "log_mel.h", "log_mel.c")
+SIGNED_FILES = "signed_files.py"
 BYTES_PER_ROW = 16
 NUMBERS_PER_ROW = 8
 
@@ -83,11 +87,11 @@ def kotlin_text(text: str) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Returns a template of this folder, filled in."""
+    """Returns a template, filled in."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("tfcompress", "bundling"),
+        loader=PackageLoader("tfcompress", "bundling/templates"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -118,6 +122,16 @@ def array_files(content: bytes, sha256: str) -> dict[str, str]:
     ]
     values = {"size": len(content), "sha256": sha256, "rows": rows}
     return {name: render(f"{name}.jinja", **values) for name in ARRAY_FILES}
+
+
+def signed_files_text() -> str:
+    """Returns the module that checks a bundle's signature, as it stands: it needs nothing of this package.
+
+    Examples:
+        >>> "tfcompress" in signed_files_text().partition("import")[2].split("def ")[0]
+        False
+    """
+    return Path(signed_files.__file__).read_text(encoding="utf-8")
 
 
 def tokenizer_files(tokenizer: Tokenizer, source: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """``tfcompress compare``: how far two ``.tflite`` files agree, and the first tensor where they part."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from absl import flags
 
 from ..system import check_writable, write_atomically
 from .parsing import UsageError, help_text, new_flags, parse
+from .signing import define_require_signature, signed_copy
 
 __all__ = ["SUMMARY", "run"]
 
@@ -38,6 +40,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_float("threshold_db", 20.0, "tensors part below this SQNR in decibels", flag_values=values)
     flags.DEFINE_float("steps", 1.0, "tensors differ above this many quantization steps", 0.0, flag_values=values)
     flags.DEFINE_integer("seed", 0, "of the random inputs", 0, flag_values=values)
+    define_require_signature(values)
     flags.DEFINE_bool(
         "allow_unsafe", False, "load arrays that bring pickles along; only from people you trust", flag_values=values
     )
@@ -60,10 +63,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         _check_header(path)
     from ..tflite import run_interpreter
 
-    first, second = values.model
     request = {
-        "first": first,
-        "second": second,
         "data": values.data,
         "scaling": values.scaling,
         "samples": values.samples,
@@ -73,9 +73,14 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         "allow_pickle": values.allow_unsafe,
         "debug": values.debug,
     }
-    found = run_interpreter(
-        "tfcompress.comparison.agreement:answer", request, place=" or ".join(values.model), debug=values.debug
-    )
+    with contextlib.ExitStack() as stack:
+        first, second = (signed_copy(stack, path, values.require_signature) for path in values.model)
+        found = run_interpreter(
+            "tfcompress.comparison.agreement:answer",
+            {"first": first, "second": second, **request},
+            place=" or ".join(values.model),
+            debug=values.debug,
+        )
     record = json.dumps(found["json"], indent=2, allow_nan=False) + "\n"
     if values.json == "-":
         sys.stdout.write(record)

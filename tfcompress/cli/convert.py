@@ -1,5 +1,7 @@
 """``tfcompress convert``: a model file becomes a ``.tflite`` file."""
 
+import contextlib
+import dataclasses
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from ..system import check_distinct, check_exists, check_writable, write_atomica
 from .convert_flags import arguments_of, convert_flags
 from .parsing import PAGES, check_report, help_text, parse, show
 from .progress import Progress
+from .signing import signed_copy
 
 if TYPE_CHECKING:
     from ..system.isolation import Reporter
@@ -31,7 +34,10 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         return 0
     _check_paths(values)
     request = arguments_of(values)
-    result, layers = _convert(request, wants_layers=bool(values.report or values.json), debug=values.debug)
+    with contextlib.ExitStack() as stack:
+        request["model"] = signed_copy(stack, values.model, values.require_signature)
+        result, layers = _convert(request, wants_layers=bool(values.report or values.json), debug=values.debug)
+    result = dataclasses.replace(result, source=values.model) if values.require_signature else result
     if values.save_calibration and result.calibration is None:
         raise ConversionError("There must be measured ranges to save. Received: a model whose ranges are all trained.")
     result.save(values.output, overwrite=values.overwrite)

@@ -9,6 +9,7 @@ from ..errors import DataError
 from ..quantization import TARGETS, Target
 from ..quantization.targets import BACKENDS
 from .parsing import UsageError, new_flags, parse_overrides, parse_shapes
+from .signing import define_require_signature
 
 __all__ = ["arguments_of", "convert_flags"]
 
@@ -49,6 +50,7 @@ def _source_flags(values: flags.FlagValues) -> None:
         "channels first",
         flag_values=values,
     )
+    define_require_signature(values)
     flags.DEFINE_bool(
         "allow_unsafe",
         False,

@@ -9,6 +9,7 @@ from absl import flags
 
 from ..system import check_writable, write_atomically
 from .parsing import PAGES, check_report, help_text, new_flags, parse
+from .signing import define_require_signature, signed_model
 
 __all__ = ["SUMMARY", "run"]
 
@@ -27,6 +28,7 @@ def _flags() -> flags.FlagValues:
         "also write it to a file: .html a self-contained page with plots, .json, or .txt",
         flag_values=values,
     )
+    define_require_signature(values)
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
     return values
 
@@ -43,7 +45,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             check_writable(path, overwrite=values.overwrite)
     from ..tflite import inspect
 
-    found = inspect(values.model, run=values.run, debug=values.debug)
+    found = inspect(signed_model(values.model, values.require_signature), run=values.run, debug=values.debug)
     record = json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n"
     if values.json == "-":
         sys.stdout.write(record)

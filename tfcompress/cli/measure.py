@@ -33,7 +33,8 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     asked, earlier = arguments_of(values)
     models, devices = asked.pop("model"), asked.pop("device")
     several = len(models) > 1 or len(devices) > 1
-    check_distinct(**{f"model {path}": path for path in dict.fromkeys(models)})
+    names = dict.fromkeys(getattr(model, "name", model) for model in models)
+    check_distinct(**{f"model {path}": path for path in names})
     code = 0
     try:
         with _bars() as bars:

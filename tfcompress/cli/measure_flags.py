@@ -8,10 +8,12 @@ from absl import flags
 
 from ..errors import DataError
 from .parsing import UsageError, new_flags
+from .signing import define_require_signature, signed_model
 
 __all__ = ["FILES", "arguments_of", "measure_flags"]
 
 FILES = ("json", "json_lines", "csv", "report")
+ARRAYS = (".npy", ".npz")
 _NAMED_ALIKE = (
     "threads",
     "warmup",
@@ -95,6 +97,7 @@ def measure_flags() -> flags.FlagValues:
         lower_bound=0.0,
         flag_values=values,
     )
+    define_require_signature(values)
     switch("allow_unsafe", "load arrays that bring pickles along; only from people you trust")
     text("json", "also write the records as a JSON array; - is stdout")
     text("json_lines", "also write the records as lines of JSON, for a database; - is stdout")
@@ -126,6 +129,10 @@ def arguments_of(values: flags.FlagValues) -> tuple[dict[str, Any], list[Any]]:
         raise UsageError(f"--cpus must be numbers. Received: {','.join(values.cpus)!r}. Write --cpus=0,1.") from error
     if earlier and not values["model"].present:
         _check_same_files(earlier)
+    key, reference = values.require_signature, settings["reference"]
+    settings["model"] = [signed_model(path, key) for path in settings["model"]]
+    if reference and Path(reference).suffix not in ARRAYS:  # a model, which is run as well
+        settings["reference"] = signed_model(reference, key)
     return _arguments(settings, values), earlier
 
 

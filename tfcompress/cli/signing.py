@@ -1,18 +1,20 @@
 """``tfcompress keygen``, ``sign`` and ``verify``: who made a model, and is it still what they signed?"""
 
+import contextlib
 import getpass
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 
 from ..system import check_writable, write_atomically
 from .parsing import UsageError, help_text, new_flags, parse
 
-__all__ = ["KEYGEN", "SIGN", "VERIFY", "Command"]
+__all__ = ["KEYGEN", "SIGN", "VERIFY", "Command", "define_require_signature", "signed_copy", "signed_model"]
 
 PASSWORD_VARIABLE = "TFCOMPRESS_KEY_PASSWORD"
 _PASSWORD_HELP = f"the private key has a password: taken from ${PASSWORD_VARIABLE}, or asked for"
@@ -110,6 +112,35 @@ def verify_model(arguments: Sequence[str], *, program: str) -> int:
 KEYGEN = Command("make a pair of keys to sign models with", keygen)
 SIGN = Command("sign a model or a bundle, so that every changed byte is found", sign_model)
 VERIFY = Command("check that a model or a bundle is what its maker signed", verify_model)
+
+
+def define_require_signature(values: flags.FlagValues) -> None:
+    """Defines the flag by which a command refuses models that nobody signed."""
+    flags.DEFINE_string(
+        "require_signature",
+        None,
+        "refuse a model that is not what the owner of this public key, or of a certificate from these roots, signed; PEM",
+        flag_values=values,
+    )
+
+
+def signed_model(path: str, key: str | None) -> Any:
+    """Returns the path of a model file, or the bytes that were verified where a signature is required."""
+    if not key:
+        return path
+    from ..security import read_signed
+
+    return read_signed(path, key)
+
+
+def signed_copy(stack: contextlib.ExitStack, path: str, key: str | None) -> str:
+    """Returns the path of a model, or that of a verified copy for the time of the stack where a signature is required."""
+    if not key:
+        return path
+    from ..security import copy_signed
+
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tfcompress-"))
+    return os.fspath(copy_signed(path, key, folder))
 
 
 def _signed_flags(what: str) -> flags.FlagValues:

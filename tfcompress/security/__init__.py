@@ -9,11 +9,18 @@ from ..system.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .keys import generate_keys as generate_keys
+    from .required import SignedFile as SignedFile
+    from .required import copy_signed as copy_signed
+    from .required import read_signed as read_signed
     from .signing import Verified as Verified
     from .signing import sign as sign
     from .signing import verify as verify
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
-        {"keys": ["generate_keys"], "signing": ["Verified", "sign", "verify"]},
+        {
+            "keys": ["generate_keys"],
+            "required": ["SignedFile", "copy_signed", "read_signed"],
+            "signing": ["Verified", "sign", "verify"],
+        },
     )

@@ -9,13 +9,13 @@ https://github.com/ossf/model-signing-spec.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import SignatureError
 
-__all__ = ["Manifest", "Resource", "Serialization", "files_of", "manifest_of"]
+__all__ = ["Manifest", "Resource", "Serialization", "digests_of", "files_of", "manifest_of"]
 
 ALWAYS_IGNORED = (".git", ".gitattributes", ".github", ".gitignore")  # section 6.2
 HASHES: dict[str, Callable[..., Any]] = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b}
@@ -119,7 +119,8 @@ def manifest_of(model: str | os.PathLike, serialization: Serialization = Seriali
     path = Path(model)
     resources: list[Resource] = []
     for name, file in files_of(path, serialization):
-        resources += _digests(name, file, serialization)
+        with file.open("rb") as stream:
+            resources += digests_of(name, stream, serialization)
     if not resources:
         raise SignatureError(f"A signature needs at least one file. Received: {path} without any. Name a model.")
     return Manifest(path.resolve().name, tuple(sorted(resources)), serialization)
@@ -154,25 +155,36 @@ def files_of(path: Path, serialization: Serialization) -> Iterator[tuple[str, Pa
                 yield _checked_name((here / name).as_posix(), file), _regular(file, serialization)
 
 
-def _digests(name: str, file: Path, serialization: Serialization) -> Iterable[Resource]:
+def digests_of(name: str, stream: BinaryIO, serialization: Serialization) -> Iterator[Resource]:
+    """Yields the digest of a file, or those of its shards.
+
+    Args:
+        name: the file's, below the model.
+        stream: its bytes, read once.
+        serialization: the hash, and the size of shards.
+
+    Examples:
+        >>> import io
+        >>> [resource.name for resource in digests_of("m", io.BytesIO(b"abc"), Serialization(shard_size=2))]
+        ['m:0:2', 'm:2:3']
+    """
     make = HASHES[serialization.hash_type]
-    with file.open("rb") as stream:
-        if serialization.shard_size is None:
-            yield Resource(name, hashlib.file_digest(stream, make).hexdigest())
+    if serialization.shard_size is None:
+        yield Resource(name, hashlib.file_digest(stream, make).hexdigest())  # type: ignore[arg-type]
+        return
+    start = 0
+    while True:
+        digest, read = make(), 0
+        while read < serialization.shard_size:
+            part = stream.read(min(CHUNK_BYTES, serialization.shard_size - read))
+            if not part:
+                break
+            digest.update(part)
+            read += len(part)
+        if not read:
             return
-        start = 0
-        while True:
-            digest, read = make(), 0
-            while read < serialization.shard_size:
-                part = stream.read(min(CHUNK_BYTES, serialization.shard_size - read))
-                if not part:
-                    break
-                digest.update(part)
-                read += len(part)
-            if not read:
-                return
-            yield Resource(f"{name}:{start}:{start + read}", digest.hexdigest())
-            start += read
+        yield Resource(f"{name}:{start}:{start + read}", digest.hexdigest())
+        start += read
 
 
 def _checked_name(name: str, file: Path) -> str:

@@ -11,17 +11,19 @@ https://github.com/secure-systems-lab/dsse.
 
 import base64
 import binascii
+import io
 import json
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import SignatureError
 from ..system.files import check_writable, write_atomically
 from . import keys
-from .manifest import Manifest, Resource, Serialization, manifest_of
+from .manifest import Manifest, Resource, Serialization, digests_of, manifest_of
 
 __all__ = ["Verified", "default_signature", "sign", "verify"]
 
@@ -44,6 +46,7 @@ class Verified:
         digests: theirs, in hexadecimal digits.
         root_sha256: one digest over all of them.
         signer: the fingerprint of the key, or the subject of the certificate.
+        serialization: how files were listed and hashed. Default: SHA-256 of whole files.
     """
 
     name: str
@@ -51,6 +54,30 @@ class Verified:
     digests: tuple[str, ...]
     root_sha256: str
     signer: str
+    serialization: Serialization = field(default_factory=Serialization)
+
+    def check(self, name: str, content: bytes) -> None:
+        """Refuses bytes that are not those of a signed file: what was read may have changed since it was verified.
+
+        Args:
+            name: the file's, as it was signed.
+            content: all its bytes.
+
+        Raises:
+            SignatureError: other bytes, or no such file.
+        """
+        found = {
+            (resource.name, resource.digest) for resource in digests_of(name, io.BytesIO(content), self.serialization)
+        }
+        shard = re.compile(re.escape(name) + r":\d+:\d+")
+        whole = self.serialization.shard_size is None
+        signed = {
+            (each, digest)
+            for each, digest in zip(self.files, self.digests, strict=True)
+            if (each == name if whole else shard.fullmatch(each))
+        }
+        if found != signed:
+            raise SignatureError(f"{name} must be what was signed. Received other bytes. Get it again from its maker.")
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values."""
@@ -179,7 +206,7 @@ def verify(
     found = manifest_of(path, wanted._replace(ignore_paths=tuple({*wanted.ignore_paths, *own})))
     _compare(signed, found, path)
     names, digests = zip(*signed.resources, strict=True)
-    return Verified(signed.name, names, digests, signed.root_sha256, signer)
+    return Verified(signed.name, names, digests, signed.root_sha256, signer, wanted)
 
 
 def _compare(signed: Manifest, found: Manifest, path: Path) -> None:
