@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from .cli import guarded
-from .cli.parsing import help_text, new_flags, parse
+from .cli.parsing import help_text, new_flags, parse, show
 from .cli.progress import say
 from .data import Digits, load_digits
 from .errors import OutputError
@@ -142,7 +142,7 @@ def _command(arguments: Sequence[str], *, program: str) -> int:
     values = _flags()
     if parse(values, arguments, required=("output",)):
         summary = "train, compress, convert and measure on real handwritten digits"
-        print(help_text(values, program=program, summary=summary, example="python -m tfcompress.demo"))
+        show(help_text(values, program=program, summary=summary, example="python -m tfcompress.demo"))
         return 0
     _run(Path(values.output), values.seed, debug=values.debug)
     return 0
@@ -213,10 +213,9 @@ def _write(folder: Path, conversions: dict, measurements: list, *, qat_accuracy:
         notes=_notes(qat_accuracy),
         overwrite=True,
     )
-    print()
-    print(measurement_table(measurements))
-    print(f"Weights that are zero in int8_pruned_qat: {_zeros(conversions['int8_pruned_qat']):.0%}")
-    print(f"Files, record and report: {folder}/ (open {folder / 'report.html'})")
+    show(f"\n{measurement_table(measurements)}")
+    show(f"Weights that are zero in int8_pruned_qat: {_zeros(conversions['int8_pruned_qat']):.0%}")
+    show(f"Files, record and report: {folder}/ (open {folder / 'report.html'})")
 
 
 def _notes(qat_accuracy: float) -> list[str]:

@@ -5,16 +5,20 @@
 for failure, 2 for wrong usage, 130 after Ctrl-C.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import TfcompressError
+from ..system.printable import printable_lines
 from . import compare, convert, devices, inspect, measure, signing, zoo
-from .parsing import UsageError
+from .parsing import UsageError, abandon_stdout, show
+from .progress import say
 
 __all__ = ["guarded", "main"]
 
@@ -44,11 +48,10 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "tfcompress")
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("--help", "-h", "help"):
-        print(_overview(program))
-        return 0 if arguments else 2
+        return guarded(_show_overview, arguments, program=program)
     name, rest = arguments[0], arguments[1:]
     if name not in _COMMANDS:
-        print(f"{program}: unknown command {name!r}. Known: {', '.join(_COMMANDS)}.", file=sys.stderr)
+        say(f"{program}: unknown command {name!r}. Known: {', '.join(_COMMANDS)}.")
         return 2
     return run(name, rest, program=f"{program} {name}")
 
@@ -79,14 +82,15 @@ def guarded(command: Callable[..., int], arguments: Sequence[str], *, program: s
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        return command(arguments, program=program)
+        with _printable_warnings():
+            return command(arguments, program=program)
     except UsageError as error:
         return _fail(program, error, 2)
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; no file was left half written.", file=sys.stderr)
+        say(f"{program}: interrupted; no file was left half written.")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output went away
+        abandon_stdout()  # its reader went away
         return 1
     except (ValueError, TypeError, TfcompressError, OSError, MemoryError) as error:
         if debug:
@@ -98,14 +102,33 @@ def guarded(command: Callable[..., int], arguments: Sequence[str], *, program: s
         return _fail(program, f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
 
 
+@contextlib.contextmanager
+def _printable_warnings() -> Iterator[None]:
+    """Has warnings, which name what stands in files, written printable; who catches them gets them as they are."""
+    plain = warnings.formatwarning
+
+    def printed(*args: Any, **kwargs: Any) -> str:
+        return printable_lines(plain(*args, **kwargs))
+
+    warnings.formatwarning = printed
+    try:
+        yield
+    finally:
+        warnings.formatwarning = plain
+
+
 def _terminate(number: int, frame: object) -> None:
     raise SystemExit(128 + number)  # leaves by way of every clean-up, so that no child lives on
 
 
 def _fail(program: str, error: object, code: int) -> int:
-    text = " ".join(str(error).split()) or type(error).__name__
-    print(f"{program}: {text}", file=sys.stderr)
+    say(f"{program}: {str(error).strip() or type(error).__name__}")
     return code
+
+
+def _show_overview(arguments: Sequence[str], *, program: str) -> int:
+    show(_overview(program))
+    return 0 if arguments else 2
 
 
 def _overview(program: str) -> str:

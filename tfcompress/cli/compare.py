@@ -2,14 +2,13 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from ..system import check_writable, write_atomically
-from .parsing import UsageError, help_text, new_flags, parse
+from .parsing import UsageError, help_text, new_flags, parse, show
 from .signing import define_require_signature, signed_copy
 
 __all__ = ["SUMMARY", "run"]
@@ -53,7 +52,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     """Runs the command; returns its exit code."""
     values = _flags()
     if parse(values, arguments, required=("model",)):
-        print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
+        show(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
     if len(values.model) != _FILES:
         raise UsageError(f"--model takes two files, with a comma between them. Received: {len(values.model)}.")
@@ -83,9 +82,9 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         )
     record = json.dumps(found["json"], indent=2, allow_nan=False) + "\n"
     if values.json == "-":
-        sys.stdout.write(record)
+        show(record)
     else:
-        print(found["text"])
+        show(found["text"])
         if values.json:
             write_atomically(values.json, record, overwrite=values.overwrite)
     return 0

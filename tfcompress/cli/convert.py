@@ -12,6 +12,7 @@ from absl import flags
 
 from ..errors import ConversionError
 from ..system import check_distinct, check_exists, check_writable, write_atomically
+from ..system.printable import printable_lines
 from .convert_flags import arguments_of, convert_flags
 from .parsing import PAGES, check_report, help_text, parse, show
 from .progress import Progress
@@ -30,7 +31,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     """Runs the command; returns its exit code."""
     values = convert_flags()
     if parse(values, arguments, required=("model", "output")):
-        print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
+        show(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
     _check_paths(values)
     request = arguments_of(values)
@@ -112,7 +113,7 @@ def _report(result: Any, layers: tuple, record: str, values: flags.FlagValues) -
     if suffix in PAGES:
         conversion_report(result, values.report, layers=layers, overwrite=values.overwrite)
     else:
-        text = record if suffix == ".json" else conversion_text(result, layers)
+        text = record if suffix == ".json" else printable_lines(conversion_text(result, layers))
         write_atomically(values.report, text + "\n", overwrite=values.overwrite)
 
 

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     """Runs the command; returns its exit code."""
     values = _flags()
     if parse(values, arguments, required=()):
-        print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
+        show(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
     if values.device is None:
         if values.clear:

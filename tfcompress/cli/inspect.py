@@ -1,14 +1,14 @@
 """``tfcompress inspect``: what a ``.tflite`` file holds, whoever made it, as text, JSON or a page."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from ..system import check_writable, write_atomically
-from .parsing import PAGES, check_report, help_text, new_flags, parse
+from ..system.printable import printable_lines
+from .parsing import PAGES, check_report, help_text, new_flags, parse, show
 from .signing import define_require_signature, signed_model
 
 __all__ = ["SUMMARY", "run"]
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     """Runs the command; returns its exit code."""
     values = _flags()
     if parse(values, arguments, required=("model",)):
-        print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
+        show(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
     check_report(values.report)
     for path in (values.json, values.report):
@@ -48,9 +48,9 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     found = inspect(signed_model(values.model, values.require_signature), run=values.run, debug=values.debug)
     record = json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n"
     if values.json == "-":
-        sys.stdout.write(record)
+        show(record)
     else:
-        print(found)
+        show(str(found))
         if values.json:
             write_atomically(values.json, record, overwrite=values.overwrite)
     if values.report and Path(values.report).suffix.lower() in PAGES:
@@ -58,6 +58,6 @@ def run(arguments: Sequence[str], *, program: str) -> int:
 
         inspection_report(found, values.report, overwrite=values.overwrite)
     elif values.report:
-        text = record if Path(values.report).suffix.lower() == ".json" else f"{found}\n"
+        text = record if Path(values.report).suffix.lower() == ".json" else printable_lines(f"{found}\n")
         write_atomically(values.report, text, overwrite=values.overwrite)
     return 0

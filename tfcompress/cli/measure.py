@@ -23,7 +23,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     """Runs the command; returns its exit code: 1 if a file could not be measured, 130 after Ctrl-C."""
     values = measure_flags()
     if parse(values, arguments, required=()):
-        print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
+        show(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
     if not values.model and not values.like:
         raise UsageError("--model must be given. --help lists the flags.")

@@ -3,6 +3,7 @@
 Each command has a ``FlagValues`` of its own, so that two commands never see each other's flags.
 """
 
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from pathlib import Path
 from absl import flags
 
 from ..errors import OutputError
+from ..system.printable import write
 
 __all__ = [
     "PAGES",
     "UsageError",
+    "abandon_stdout",
     "check_report",
     "help_text",
     "new_flags",
@@ -125,20 +128,27 @@ def parse_overrides(entries: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def show(text: str) -> None:
-    """Writes a result to standard output.
+    """Writes a result to standard output, printable and in its encoding; each command's one way to get there.
 
     Raises:
         OutputError: standard output takes no more; says that it is standard output, not one of the files.
     """
     try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
+        write(text, sys.stdout)
     except BrokenPipeError:
         raise
     except OSError as error:
+        abandon_stdout()
         raise OutputError(
             f"Standard output must take the result. Received: {error.strerror}. Files that were asked for are written."
         ) from error
+
+
+def abandon_stdout() -> None:
+    """Points standard output at nothing, so that what it did not take is not tried again, and said again, at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def help_text(values: flags.FlagValues, *, program: str, summary: str, example: str) -> str:

@@ -4,12 +4,15 @@ Writes to a descriptor of its own beside standard error, because the native libr
 pointing descriptor 2 elsewhere.
 """
 
+import contextlib
 import os
 import sys
 import time
 from typing import Any, Self
 
-__all__ = ["Progress"]
+from ..system.printable import printable, write
+
+__all__ = ["Progress", "say"]
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -23,7 +26,7 @@ class Progress:
     """
 
     def __init__(self, what: str, unit: str) -> None:
-        self._what = what
+        self._what = printable(what)
         self._unit = unit
         self._bar: Any = None
         self._done = 0
@@ -31,7 +34,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         try:
-            self._stream = os.fdopen(os.dup(2), "w")
+            encoding = getattr(sys.stderr, "encoding", None)
+            self._stream = os.fdopen(os.dup(2), "w", encoding=encoding, errors="backslashreplace")
         except OSError:  # a service without standard error
             self._stream = open(os.devnull, "w")
         self._terminal = self._stream.isatty()
@@ -69,5 +73,6 @@ class Progress:
 
 
 def say(text: str) -> None:
-    """Prints one line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Prints one line on standard error, as far as there is one."""
+    with contextlib.suppress(OSError):  # nobody is left to tell
+        write(" ".join(text.split()), sys.stderr)

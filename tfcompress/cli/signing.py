@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from ..system import check_writable, write_atomically
-from .parsing import UsageError, help_text, new_flags, parse
+from .parsing import UsageError, help_text, new_flags, parse, show
 
 __all__ = ["KEYGEN", "SIGN", "VERIFY", "Command", "define_require_signature", "signed_copy", "signed_model"]
 
@@ -36,7 +36,7 @@ def keygen(arguments: Sequence[str], *, program: str) -> int:
     flags.DEFINE_bool("password", False, _PASSWORD_HELP, flag_values=values)
     flags.DEFINE_bool("overwrite", False, "replace existing keys", flag_values=values)
     if parse(values, arguments, required=("private",)):
-        print(help_text(values, program=program, summary=KEYGEN.SUMMARY, example=f"{program} --private=maker.pem"))
+        show(help_text(values, program=program, summary=KEYGEN.SUMMARY, example=f"{program} --private=maker.pem"))
         return 0
     from ..security import generate_keys
 
@@ -48,7 +48,7 @@ def keygen(arguments: Sequence[str], *, program: str) -> int:
         password=_password(values.password, twice=True),
         overwrite=values.overwrite,
     )
-    print(f"{values.private} (keep it secret) and {public}: {values.curve}, fingerprint {found}")
+    show(f"{values.private} (keep it secret) and {public}: {values.curve}, fingerprint {found}")
     return 0
 
 
@@ -61,9 +61,7 @@ def sign_model(arguments: Sequence[str], *, program: str) -> int:
     flags.DEFINE_bool("password", False, _PASSWORD_HELP, flag_values=values)
     flags.DEFINE_bool("overwrite", False, "replace an existing signature", flag_values=values)
     if parse(values, arguments, required=("key",)):
-        print(
-            help_text(values, program=program, summary=SIGN.SUMMARY, example=f"{program} --bundle=d/ --key=maker.pem")
-        )
+        show(help_text(values, program=program, summary=SIGN.SUMMARY, example=f"{program} --bundle=d/ --key=maker.pem"))
         return 0
     from ..security import sign
 
@@ -76,7 +74,7 @@ def sign_model(arguments: Sequence[str], *, program: str) -> int:
         password=_password(values.password),
         overwrite=values.overwrite,
     )
-    print(f"{written}: signed {_subject(values)}")
+    show(f"{written}: signed {_subject(values)}")
     return 0
 
 
@@ -88,7 +86,7 @@ def verify_model(arguments: Sequence[str], *, program: str) -> int:
     flags.DEFINE_string("json", None, "also write what was verified as JSON; - is stdout", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
     if parse(values, arguments, required=()):
-        print(
+        show(
             help_text(values, program=program, summary=VERIFY.SUMMARY, example=f"{program} --bundle=d/ --key=maker.pub")
         )
         return 0
@@ -101,9 +99,9 @@ def verify_model(arguments: Sequence[str], *, program: str) -> int:
     found = verify(_subject(values), key=values.key, roots=values.roots or (), signature=values.signature)
     record = json.dumps(found.to_json(), indent=2) + "\n"
     if values.json == "-":
-        sys.stdout.write(record)
+        show(record)
         return 0
-    print(found)
+    show(str(found))
     if values.json:
         write_atomically(values.json, record, overwrite=values.overwrite)
     return 0

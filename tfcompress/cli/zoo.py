@@ -42,7 +42,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     """Runs the command; returns its exit code."""
     values = _flags()
     if parse(values, arguments, required=()):
-        print(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
+        show(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
     if values.check and values.model is None:
         raise UsageError("--check needs a --model. --help lists the flags.")

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..system.printable import printable, spreadsheet_cell
 from ..system.text_tables import MISSING, WIDTH, columns, milliseconds_text, shortened, size_text
 
 if TYPE_CHECKING:
@@ -141,13 +142,14 @@ def notes(results: "Sequence[Result]", width: int) -> list[str]:
         if r.estimates:
             numbers = ", ".join(f"{key} {value:,.6g}" for key, value in r.estimates.items())
             texts.append(f"{r.kind}: {name}: {numbers}")
-    return [line for text in texts for line in textwrap.wrap(text, width, subsequent_indent="  ")]
+    return [line for text in texts for line in textwrap.wrap(printable(text), width, subsequent_indent="  ")]
 
 
 def csv_text(measurements: "Result | Iterable[Result]") -> str:
     """Returns comma-separated values, one row per measurement or failure, with a row of headings.
 
-    Modelled and emulated times have columns of their own; times are in milliseconds, sizes in bytes.
+    Text that a spreadsheet would take for a formula has an apostrophe before it. Modelled and emulated times have columns of
+    their own; times are in milliseconds, sizes in bytes.
 
     Args:
         measurements: one or several, or failures in their place.
@@ -161,8 +163,8 @@ def csv_text(measurements: "Result | Iterable[Result]") -> str:
     rows = [csv_row(result) for result in as_list(measurements)]
     heads = list(dict.fromkeys(head for row in rows for head in row))
     writer = csv.DictWriter(target, heads, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    for row in ({head: head for head in heads}, *rows):
+        writer.writerow({head: spreadsheet_cell(cell) for head, cell in row.items()})
     return target.getvalue()
 
 

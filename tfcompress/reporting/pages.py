@@ -1,8 +1,9 @@
-"""How a page is filled in: the templates of this folder, with names of any kind escaped."""
+"""How a page is filled in: the templates of this folder, with names of any kind escaped and printable."""
 
 from pathlib import Path
 from typing import Any
 
+from ..system.printable import printable_lines
 from ..system.text_tables import (
     bytes_text,
     count_text,
@@ -31,6 +32,7 @@ def render(template: str, **values: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_printable,
     )
     environment.filters.update(
         size=size_text,
@@ -42,3 +44,8 @@ def render(template: str, **values: Any) -> str:
         share=share_text,
     )
     return environment.get_template(template).render(**values)
+
+
+def _printable(value: Any) -> Any:
+    """Returns text of names and the like without what steers a browser's text; a picture or a page's part stays as it is."""
+    return value if hasattr(value, "__html__") else printable_lines(str(value))

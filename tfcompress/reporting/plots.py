@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..measurement import Measurement
+from ..system.printable import printable
 from ..system.text_tables import milliseconds_text, shortened
 
 if TYPE_CHECKING:
@@ -285,5 +286,5 @@ def svg(figure: "Figure", prefix: str, description: str) -> str:
     picture = re.sub(r'\bid="', f'id="{prefix}-', picture)
     picture = re.sub(r'href="#', f'href="#{prefix}-', picture)
     picture = re.sub(r"url\(#", f"url(#{prefix}-", picture)
-    label = html.escape(description, quote=True)
+    label = html.escape(printable(description), quote=True)
     return re.sub(r'<svg\b.*?(viewBox="[^"]*")[^>]*>', rf'<svg role="img" aria-label="{label}" \1>', picture, count=1)

@@ -112,7 +112,7 @@ def write_atomically(path: str | os.PathLike, content: bytes | str, *, overwrite
     path = check_writable(path, overwrite=overwrite)
     if path.is_symlink():  # the file that it points to is meant, not the link
         path = path.resolve()
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")

@@ -13,6 +13,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from .printable import printable, printable_lines
+
 __all__ = [
     "MISSING",
     "WIDTH",
@@ -55,7 +57,7 @@ def columns(
 
     Args:
         headings: one for each column.
-        rows: a text for each column. The last text of a shorter row takes the rest of the line, and more lines if needed.
+        rows: a text for each column, made printable here. The last text of a shorter row takes the rest of the line, and more lines if needed.
         left: the columns that are flush left. Default: the first.
         flexible: the column whose texts lose their middle where the line would be too long. Default: the first.
         smallest: what the flexible column has at least. Default: 8.
@@ -70,7 +72,7 @@ def columns(
         stem     3%  97%
         dense not pruned
     """
-    table, flush, blank = [list(row) for row in rows], set(left), " " * gap
+    table, flush, blank = [list(map(printable, row)) for row in rows], set(left), " " * gap
     alone = [len(row) if len(row) == len(headings) else len(row) - 1 for row in table]  # texts in a column of their own
     widths = [
         max(map(cell_len, [heading, *(row[i] for row, count in zip(table, alone, strict=True) if i < count)]))
@@ -105,7 +107,7 @@ def columns(
 
 
 def fields(pairs: Iterable[tuple[str, str]], *, label_width: int = LABEL) -> list[str]:
-    """Returns one paragraph for each (label, text), wrapped at 80 columns.
+    """Returns one paragraph for each (label, text), wrapped at 80 columns, printable.
 
     Args:
         pairs: labels and texts.
@@ -118,6 +120,7 @@ def fields(pairs: Iterable[tuple[str, str]], *, label_width: int = LABEL) -> lis
     lines = []
     for label, text in pairs:
         first, other = label.ljust(label_width), " " * label_width
+        text = printable_lines(text)
         lines += textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=other, break_on_hyphens=False)
     return lines
 
@@ -129,16 +132,18 @@ def fitted_name(path: str, width: int) -> str:
         >>> fitted_name("MobilenetV1/Conv2d_1_depthwise", 24)
         'Conv2d_1_depthwise'
     """
+    path = printable(path)
     return shortened(path if len(path) <= width else path.rsplit("/", 1)[-1], width)
 
 
 def shortened(name: str, length: int) -> str:
-    """Returns ``name`` with its middle replaced by an ellipsis if it takes more columns than ``length``.
+    """Returns ``name``, printable, with its middle replaced by an ellipsis if it takes more columns than ``length``.
 
     Examples:
         >>> shortened("mobilenet_v2_pruned_int8.tflite", 20)
         'mobilenet_…t8.tflite'
     """
+    name = printable(name)
     if cell_len(name) <= length:
         return name
     tail = (length - 1) // 2

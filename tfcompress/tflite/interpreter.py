@@ -118,7 +118,9 @@ class Model:
         if isinstance(source, (str, os.PathLike)):
             self.name = str(Path(source))
             read_file(Path(source), SMALLEST_HEADER)
-            where = {"model_path": self.name}
+            # LiteRT takes no path that is not text, such as one of other bytes than UTF-8.
+            is_text = self.name.isascii() or self.name.encode(errors="replace").decode() == self.name
+            where = {"model_path": self.name} if is_text else {"model_content": Path(source).read_bytes()}
         else:
             self.name, content = read_model(source)
             where = {"model_content": content}

@@ -131,6 +131,10 @@ def parse(name: str) -> Address:
 
 def _ssh(name: str) -> Ssh:
     wrong = f"A board is named ssh://user@host:port, where user and port may be left out. Received: device={name!r}."
+    if not (
+        name.isascii() and name.isprintable()
+    ):  # urlsplit leaves line breaks out: another host than the one that is read
+        raise ValueError(wrong)
     try:
         parts = urlsplit(name)
         port = parts.port
