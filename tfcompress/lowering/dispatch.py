@@ -51,7 +51,9 @@ def lower(
     if source.kind == "tf_keras":
         return lower_legacy(source.value, weights=weights, **options)
     if source.kind == "saved_model":
-        return lower_saved_model(source.value, signature=chosen.signature, weights=weights, **options)
+        return lower_saved_model(
+            source.value, signature=chosen.signature, weights=weights, place=source.name, **options
+        )
     if source.kind == "function":
         return lower_function(source.value, signature=chosen.signature, weights=weights, name=source.name, **options)
     if weights != "float32":

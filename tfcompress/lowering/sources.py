@@ -5,7 +5,9 @@ tf_keras. Does not lower or convert.
 """
 
 import os
+import shutil
 import sys
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -167,10 +169,22 @@ def _from_folder(path: Path, options: SourceOptions) -> Source:
     file = path / "saved_model.pb"
     if not file.is_file():
         raise ModelError(f"A model folder must be a SavedModel. Received: {path} without saved_model.pb.")
-    if not options.allow_unsafe:
-        trust.check_saved_model(path)
-    fake_quantized = b"FakeQuantWithMinMax" in file.read_bytes()
-    return Source("saved_model", str(path), str(path), fake_quantized=fake_quantized, options=options)
+    if options.allow_unsafe:
+        return _saved_model_source(path, path, options)
+    copy = trust.copy_saved_model(path)  # what is checked is what is loaded, whoever writes into the folder meanwhile
+    try:
+        trust.check_saved_model(copy, place=str(path))
+        source = _saved_model_source(copy, path, options)
+    except BaseException:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
+    weakref.finalize(source, shutil.rmtree, copy, ignore_errors=True)
+    return source
+
+
+def _saved_model_source(folder: Path, path: Path, options: SourceOptions) -> Source:
+    fake_quantized = b"FakeQuantWithMinMax" in (folder / "saved_model.pb").read_bytes()
+    return Source("saved_model", str(path), str(folder), fake_quantized=fake_quantized, options=options)
 
 
 def _known_objects() -> set[str]:

@@ -188,6 +188,7 @@ def lower_saved_model(
     signature: str | None = None,
     weights: str = "float32",
     input_shapes: Mapping[str, Sequence[int | None]] | None = None,
+    place: str | None = None,
     debug: bool = False,
 ) -> Lowered:
     """Returns the float flatbuffer of one signature of a SavedModel folder.
@@ -197,6 +198,7 @@ def lower_saved_model(
         signature: which one. Default: "serving_default", or its only one.
         weights: how the weights are stored: "float32", "float16" or "int8" (dynamic range). Default: "float32".
         input_shapes: whole shapes by input name, fixing dynamic axes; None leaves an axis as it is. Default: none.
+        place: how messages name it. Default: the path.
         debug: whether the converter's log lines are shown. Default: False.
 
     Raises:
@@ -206,28 +208,29 @@ def lower_saved_model(
     """
     import tensorflow as tf
 
+    place = place or path
     with converter_silenced(debug=debug):
         try:
             loaded = tf.saved_model.load(path)
         except (OSError, ValueError, RuntimeError, KeyError, tf.errors.OpError) as error:
-            loaded = _load_serving(path, error)
+            loaded = _load_serving(path, error, place)
     functions: dict[str, Any] = dict(loaded.signatures)
     if not functions:
         functions = _functions_of(loaded)
         signature = signature or ("__call__" if "__call__" in functions else None)
-    key = choose(list(functions), signature, place=path)
+    key = choose(list(functions), signature, place=place)
     function = functions[key]
     if key in loaded.signatures and _has_reference_variables(function):
         with converter_silenced(debug=debug), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TensorFlow 1 is deprecated, which is no news to who saved with it
             call, inputs = _freeze_v1(path, key)
         return lower_call(
-            call, signatures.named_leaves(inputs), name=path, weights=weights, input_shapes=input_shapes, debug=debug
+            call, signatures.named_leaves(inputs), name=place, weights=weights, input_shapes=input_shapes, debug=debug
         )
-    return _lower(function, path, owner=loaded, weights=weights, input_shapes=input_shapes, debug=debug)
+    return _lower(function, place, owner=loaded, weights=weights, input_shapes=input_shapes, debug=debug)
 
 
-def _load_serving(path: str, first: BaseException) -> Any:
+def _load_serving(path: str, first: BaseException, place: str) -> Any:
     """Returns the graph tagged "serve": files of TensorFlow 1 hold one for training beside it."""
     import tensorflow as tf
 
@@ -235,7 +238,7 @@ def _load_serving(path: str, first: BaseException) -> Any:
         return tf.saved_model.load(path, tags=["serve"])
     except (OSError, ValueError, RuntimeError, KeyError, tf.errors.OpError):
         reason = next((line.strip() for line in str(first).splitlines() if line.strip()), type(first).__name__)
-        raise ModelError(f"The SavedModel cannot be read: {path} ({reason[:300]}). Export it again.") from first
+        raise ModelError(f"The SavedModel cannot be read: {place} ({reason[:300]}). Export it again.") from first
 
 
 def _has_reference_variables(function: Any) -> bool:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .keras_configs import uses_tfmot as uses_tfmot
     from .keras_files import examine_keras as examine_keras
     from .saved_models import check_saved_model as check_saved_model
+    from .saved_models import copy_saved_model as copy_saved_model
+    from .saved_models import examine_saved_model as examine_saved_model
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -22,6 +24,6 @@ else:
             "findings": ["Finding"],
             "keras_configs": ["check_config", "keras_version", "read_config", "uses_tfmot"],
             "keras_files": ["examine_keras"],
-            "saved_models": ["check_saved_model"],
+            "saved_models": ["check_saved_model", "copy_saved_model", "examine_saved_model"],
         },
     )
