@@ -62,10 +62,18 @@ def registered() -> list[Op]:
     from tensorflow.python.client import pywrap_tf_session as session
     from tensorflow.python.framework import kernels
 
+    devices: dict[str, set[str]] = {}
+    for kernel in kernels.get_all_registered_kernels().kernel:
+        devices.setdefault(kernel.op, set()).add(kernel.device_type)
+
     def op(definition: Any) -> Op:
-        devices = {each.device_type for each in kernels.get_registered_kernels_for_op(definition.name).kernel}
         references = any(argument.is_ref for argument in (*definition.input_arg, *definition.output_arg))
-        return Op(definition.name, definition.is_stateful, references, bool(devices & {"CPU", "DEFAULT"}))
+        return Op(
+            definition.name,
+            definition.is_stateful,
+            references,
+            bool(devices.get(definition.name, set()) & {"CPU", "DEFAULT"}),
+        )
 
     definitions = op_def_pb2.OpList.FromString(session.TF_GetBuffer(session.TF_GetAllOpList())).op
     return sorted(map(op, definitions))
