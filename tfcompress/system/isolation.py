@@ -7,6 +7,7 @@ of this module.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -292,6 +293,7 @@ def _last_words(path: Path) -> str:
 
 def main() -> None:
     """Runs the function that the folder in ``sys.argv[2]`` asks for and leaves the answer there."""
+    gc.set_threshold(50_000, 20, 20)  # imports and traces make millions of objects that stay
     folder = Path(sys.argv[2])
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever prints to standard output from here on does not disturb the reports
