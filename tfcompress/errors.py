@@ -7,6 +7,7 @@ of these, so that ``except TfcompressError`` is all a script needs and the comma
      |- ModelError         a model file is missing, unreadable, corrupt or unsafe
      |- DataError          representative or labelled data is missing, malformed or does not fit the model
      |- TrainingError      a callback cannot work with this model or this backend
+     |- SandboxError       the wall around a child process cannot be built, or what came out of it is no answer
      |- SignatureError     a model is not what its maker signed, or nobody who is trusted signed it
      |- ConversionError    a sound model cannot become the file that was asked for
      |   `- StrictError    the file would hold tensors that its target does not allow
@@ -22,6 +23,7 @@ __all__ = [
     "DeviceError",
     "ModelError",
     "OutputError",
+    "SandboxError",
     "SignatureError",
     "StrictError",
     "TfcompressError",
@@ -64,6 +66,10 @@ class DeviceError(TfcompressError):
 
 class OutputError(TfcompressError):
     """A result cannot be written where it was asked for."""
+
+
+class SandboxError(TfcompressError):
+    """The wall around a child process cannot be built as it was asked for, or what came out of it is no answer."""
 
 
 class SignatureError(TfcompressError):

@@ -10,6 +10,7 @@ from absl import flags
 from ..system import check_writable, write_atomically
 from .parsing import UsageError, help_text, new_flags, parse, show
 from .signing import define_require_signature, signed_copy
+from .wall import wall, wall_flags
 
 __all__ = ["SUMMARY", "run"]
 
@@ -45,6 +46,8 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_string("json", None, "also write everything as JSON; - is stdout", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
+    wall_flags(values)
+    flags.DEFINE_float("timeout_seconds", 600.0, "after which it is ended", lower_bound=1.0, flag_values=values)
     return values
 
 
@@ -60,10 +63,12 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         check_writable(values.json, overwrite=values.overwrite)
     for path in values.model:
         _check_header(path)
+    from ..data.handing_over import files_of, portable
     from ..tflite import run_interpreter
 
+    data, pieces = portable(values.data)
     request = {
-        "data": values.data,
+        "data": data,
         "scaling": values.scaling,
         "samples": values.samples,
         "threshold_db": values.threshold_db,
@@ -76,8 +81,11 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         first, second = (signed_copy(stack, path, values.require_signature) for path in values.model)
         found = run_interpreter(
             "tfcompress.comparison.agreement:answer",
-            {"first": first, "second": second, **request},
+            {"arguments": {"first": first, "second": second, **request}, "pieces": pieces is not None},
+            pieces=pieces,
             place=" or ".join(values.model),
+            timeout_seconds=values.timeout_seconds,
+            sandbox=wall(values, [first, second, *files_of(data)]),
             debug=values.debug,
         )
     record = json.dumps(found["json"], indent=2, allow_nan=False) + "\n"

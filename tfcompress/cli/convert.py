@@ -17,9 +17,10 @@ from .convert_flags import arguments_of, convert_flags
 from .parsing import PAGES, check_report, help_text, parse, show
 from .progress import Progress
 from .signing import signed_copy
+from .wall import wall
 
 if TYPE_CHECKING:
-    from ..system.isolation import Reporter
+    from ..system import Reporter
 
 __all__ = ["SUMMARY", "run"]
 
@@ -37,7 +38,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     request = arguments_of(values)
     with contextlib.ExitStack() as stack:
         request["model"] = signed_copy(stack, values.model, values.require_signature)
-        result, layers = _convert(request, wants_layers=bool(values.report or values.json), debug=values.debug)
+        result, layers = _convert(request, values)
     result = dataclasses.replace(result, source=values.model) if values.require_signature else result
     if values.save_calibration and result.calibration is None:
         raise ConversionError("There must be measured ranges to save. Received: a model whose ranges are all trained.")
@@ -82,17 +83,30 @@ def _check_paths(values: flags.FlagValues) -> None:
         check_folder(Path(values.bundle), overwrite=values.overwrite)
 
 
-def _convert(request: Mapping[str, Any], *, wants_layers: bool, debug: bool) -> tuple[Any, tuple]:
-    """Converts in a process of its own: what crashes inside the native converter must not take files or the terminal along."""
+def _convert(request: Mapping[str, Any], values: flags.FlagValues) -> tuple[Any, tuple]:
+    """Converts in a process of its own: what crashes inside the native converter must not take files or the terminal along.
+
+    A script that was named as data runs here, outside of the wall; its samples are handed over.
+    """
+    from ..data.handing_over import files_of, portable
     from ..system import run_isolated
 
+    data, pieces = portable(request["representative_data"])
+    named = (request["model"], values.sample_inputs, values.rules, values.calibration, values.features)
     with Progress("calibrating", "samples") as progress, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Representative data must look like")  # the account has it
         return run_isolated(
             "tfcompress.cli.convert:convert_in_child",
-            {"arguments": request, "layers": wants_layers},
+            {
+                "arguments": {**request, "representative_data": data},
+                "layers": bool(values.report or values.json),
+                "pieces": pieces is not None,
+            },
+            pieces=pieces,
             on_progress=progress,
-            debug=debug,
+            timeout_seconds=values.timeout_seconds,
+            sandbox=wall(values, [*named, *files_of(data)]),
+            debug=values.debug,
         )
 
 
@@ -121,7 +135,8 @@ def convert_in_child(request: Mapping[str, Any], report: "Reporter") -> tuple[An
     """Returns the conversion and, where asked for, its layers; runs in the child process.
 
     Args:
-        request: "arguments" of ``conversion.convert``, and "layers", whether they are wanted.
+        request: "arguments" of ``conversion.convert``; "layers", whether they are wanted; "pieces", whether the samples are
+            handed over one by one.
         report: told of each stage, and of samples calibrated.
     """
     debug = request["arguments"]["debug"]
@@ -129,6 +144,10 @@ def convert_in_child(request: Mapping[str, Any], report: "Reporter") -> tuple[An
     from ..conversion import convert
 
     arguments = dict(request["arguments"])
+    if request["pieces"]:
+        from ..data.handing_over import received
+
+        arguments["representative_data"] = received(report.pieces)
 
     def tell(stage: str, done: int = 0, total: int | None = None, /) -> None:
         if done:

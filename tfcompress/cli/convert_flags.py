@@ -10,6 +10,7 @@ from ..quantization import TARGETS, Target
 from ..quantization.targets import BACKENDS
 from .parsing import UsageError, new_flags, parse_overrides, parse_shapes
 from .signing import define_require_signature
+from .wall import SECONDS, wall_flags
 
 __all__ = ["arguments_of", "convert_flags"]
 
@@ -56,6 +57,10 @@ def _source_flags(values: flags.FlagValues) -> None:
         False,
         "load files that bring code or pickles along; only from people you trust",
         flag_values=values,
+    )
+    wall_flags(values)
+    flags.DEFINE_float(
+        "timeout_seconds", SECONDS, "after which the conversion is ended", lower_bound=1.0, flag_values=values
     )
 
 

@@ -1,8 +1,10 @@
 """``tfcompress inspect``: what a ``.tflite`` file holds, whoever made it, as text, JSON or a page."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -10,6 +12,7 @@ from ..system import check_writable, write_atomically
 from ..system.printable import printable_lines
 from .parsing import PAGES, check_report, help_text, new_flags, parse, show
 from .signing import define_require_signature, signed_model
+from .wall import wall, wall_flags
 
 __all__ = ["SUMMARY", "run"]
 
@@ -30,6 +33,8 @@ def _flags() -> flags.FlagValues:
     )
     define_require_signature(values)
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
+    wall_flags(values)
+    flags.DEFINE_float("timeout_seconds", 120.0, "after which it is ended", lower_bound=1.0, flag_values=values)
     return values
 
 
@@ -43,9 +48,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     for path in (values.json, values.report):
         if path and path != "-":
             check_writable(path, overwrite=values.overwrite)
-    from ..tflite import inspect
-
-    found = inspect(signed_model(values.model, values.require_signature), run=values.run, debug=values.debug)
+    found = _inspected(values)
     record = json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n"
     if values.json == "-":
         show(record)
@@ -61,3 +64,26 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         text = record if Path(values.report).suffix.lower() == ".json" else printable_lines(f"{found}\n")
         write_atomically(values.report, text, overwrite=values.overwrite)
     return 0
+
+
+def _inspected(values: flags.FlagValues) -> Any:
+    """Returns the inspection, made in a child; a file on which LiteRT crashes is read once more without running it."""
+    from ..errors import DeviceError
+    from ..tflite import run_interpreter
+    from ..tflite.model_files import SMALLEST_HEADER, read_file
+    from ..tflite.trial import refused
+
+    model = signed_model(values.model, values.require_signature)
+    if isinstance(model, str):
+        read_file(Path(model), SMALLEST_HEADER)
+    request = {"model": model, "run": values.run, "debug": values.debug}
+    settings: dict[str, Any] = {"place": "the file", "timeout_seconds": values.timeout_seconds, "debug": values.debug}
+    settings["sandbox"] = wall(values, [values.model])
+    function = "tfcompress.tflite.inspection:inspect_in_child"
+    try:
+        return run_interpreter(function, request, **settings)
+    except DeviceError as error:
+        if not values.run:
+            raise
+        found = run_interpreter(function, {**request, "run": False}, **settings)
+        return dataclasses.replace(found, trial=refused(str(error)))

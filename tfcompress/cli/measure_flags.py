@@ -9,6 +9,7 @@ from absl import flags
 from ..errors import DataError
 from .parsing import UsageError, new_flags
 from .signing import define_require_signature, signed_model
+from .wall import wall, wall_flags
 
 __all__ = ["FILES", "arguments_of", "measure_flags"]
 
@@ -104,6 +105,7 @@ def measure_flags() -> flags.FlagValues:
     text("csv", "also write comma-separated values; - is stdout")
     text("report", "also write a self-contained HTML page with plots")
     switch("overwrite", "replace existing output files")
+    wall_flags(values)
     return values
 
 
@@ -148,6 +150,7 @@ def _arguments(settings: dict[str, Any], values: flags.FlagValues) -> dict[str, 
         install=values.install,
         benchmark_model=values.benchmark_model or None,
         timeout_seconds=values.timeout_seconds or None,
+        sandbox=wall(values, ()),
     )
     arguments: dict[str, Any] = {"connection": connection, "debug": values.debug}
     for name, kind in (("latency", LatencyOptions), ("evaluation", EvaluationOptions), ("runtime", RuntimeOptions)):

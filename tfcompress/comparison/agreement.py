@@ -205,13 +205,18 @@ def answer(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
     """Compares in the child process of the command line: ``compare`` on plain JSON values.
 
     Args:
-        request: the arguments of ``compare`` by name.
-        report: not called.
+        request: "arguments" of ``compare`` by name, and "pieces", whether the samples are handed over one by one.
+        report: has them.
 
     Returns:
         ``text`` and ``json`` of the ``Agreement``.
     """
-    found = compare(**request)
+    arguments = dict(request["arguments"])
+    if request["pieces"]:
+        from ..data.handing_over import received
+
+        arguments["data"] = received(report.pieces)
+    found = compare(**arguments)
     return {"text": str(found), "json": found.to_json()}
 
 

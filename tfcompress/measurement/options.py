@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ..system import repr_without_defaults
+from ..system import Sandbox, repr_without_defaults
 from .conditions import ACCELERATORS, APIS, Accelerator, Api
 
 __all__ = ["ConnectionOptions", "EvaluationOptions", "LatencyOptions", "RuntimeOptions"]
@@ -155,6 +155,7 @@ class ConnectionOptions:
         benchmark_model: path of LiteRT's ``benchmark_model`` for a phone's processor; ``adb://`` devices then measure with
             it. Default: None.
         timeout_seconds: after which a device that gives no sign of life is given up, above 0. Default: None, an hour.
+        sandbox: what the process may reach that runs files on this machine, besides the files. Default: None, everything.
 
     Raises:
         ValueError: the time is not above 0.
@@ -171,6 +172,7 @@ class ConnectionOptions:
     install: bool = False
     benchmark_model: str | os.PathLike | None = None
     timeout_seconds: float | None = None
+    sandbox: Sandbox | None = None
 
     __repr__ = repr_without_defaults
 

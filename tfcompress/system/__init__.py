@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from .files import check_exists as check_exists
     from .files import check_writable as check_writable
     from .files import write_atomically as write_atomically
-    from .isolation import ChildExit as ChildExit
-    from .isolation import Reporter as Reporter
+    from .isolated_child import ChildExit as ChildExit
+    from .isolated_child import Reporter as Reporter
     from .isolation import run_isolated as run_isolated
     from .quiet import converter_silenced as converter_silenced
     from .quiet import native_stderr_silenced as native_stderr_silenced
+    from .sandbox import Sandbox as Sandbox
     from .user_functions import call_function as call_function
     from .user_functions import load_function as load_function
     from .user_functions import names_a_function as names_a_function
@@ -30,8 +31,10 @@ else:
         {
             "arguments": ["checked_arguments", "option_or_default", "repr_without_defaults"],
             "files": ["check_distinct", "check_exists", "check_writable", "write_atomically"],
-            "isolation": ["ChildExit", "Reporter", "run_isolated"],
+            "isolated_child": ["ChildExit", "Reporter"],
+            "isolation": ["run_isolated"],
             "quiet": ["converter_silenced", "native_stderr_silenced"],
+            "sandbox": ["Sandbox"],
             "user_functions": ["call_function", "load_function", "names_a_function"],
         },
     )

@@ -2,18 +2,16 @@
 
 In a child process: TensorFlow's converter ends a process with ``abort()`` where Python would raise, and so do LiteRT and
 HDF5 on some damaged files. The child reports progress while it works and may take data piece by piece; its result, its
-errors and its end by a signal all come back as values or as exceptions of the caller. What the function does is no concern
-of this module.
+errors and its end by a signal all come back as values or as exceptions of the caller. A child behind a wall (``sandbox``) is
+not trusted: what comes back is read as data and bounded. What the function does is no concern of this module.
 """
 
 import contextlib
-import gc
-import importlib
 import json
 import os
 import pickle
-import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -22,96 +20,26 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, NamedTuple
+from typing import Any
 
-from .. import errors
-from ..errors import ConversionError
+from ..errors import ConversionError, SandboxError
+from .isolated_child import CLASSES, LENGTH_BYTES, LONGEST_REASON, ChildExit, Reporter, call_inside, is_inside
+from .printable import printable_lines
+from .sandbox import Sandbox, child_environment
 
-__all__ = ["ChildExit", "Reporter", "main", "run_isolated"]
+__all__ = ["ChildExit", "Reporter", "run_isolated"]
 
-CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tfcompress.system.isolation import main; main()"
-PACKAGE = str(Path(__file__).resolve().parents[1])
-LONGEST_REASON = 300
-LENGTH_BYTES = 8  # before each piece: how long it is
+CHILD = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tfcompress.system.isolated_child import main; main()"
+)
+LONGEST_LINE = 1 << 16  # of progress, in bytes
+LONGEST_TEXT = 10_000  # of a message, in letters
+LAST_BYTES = 1 << 16  # of standard error, which are searched for the reason
+LARGEST_ANSWER = 1 << 34
+SECONDS_AFTER = 5.0  # the child's own clock goes first
 # What Python, glibc and LLVM print after the line that says why, or in place of one.
 NOISE = ("*** ", "Fatal Python error", "  File ", "Current thread", "Extension modules", "Stack dump", "#", "PLEASE ")
 OUT_OF_MEMORY = ("bad_alloc", "Cannot allocate memory", "out of memory", "MemoryError")
-CLASSES: dict[str, type[Exception]] = {
-    **{name: getattr(errors, name) for name in errors.__all__},
-    **{kind.__name__: kind for kind in (ValueError, TypeError, OSError)},
-}
-
-
-class ChildExit(NamedTuple):
-    """How a child ended that left no result.
-
-    Attributes:
-        code: its exit code; for an end by a signal minus the signal's number.
-        stage: what it was doing, as it told; "" if it told nothing.
-        said: the last line of its standard error that tells something, or the message of ``raised``; may be "".
-        raised: the name of the exception's class that nobody expected; "" if there was none.
-
-    Examples:
-        >>> ChildExit(-11).how, ChildExit(3).how, ChildExit(-signal.SIGALRM).is_late
-        ('SIGSEGV', 'exit code 3', True)
-    """
-
-    code: int
-    stage: str = ""
-    said: str = ""
-    raised: str = ""
-
-    @property
-    def how(self) -> str:
-        """The signal's name, or the exit code."""
-        if self.code >= 0:
-            return f"exit code {self.code}"
-        try:
-            return signal.Signals(-self.code).name
-        except ValueError:  # a real-time signal has no name
-            return f"signal {-self.code}"
-
-    @property
-    def is_late(self) -> bool:
-        """Whether its time was over."""
-        return self.code == -signal.SIGALRM
-
-
-class Reporter:
-    """What the function in the child says while it works; called with (done, total or None).
-
-    Args:
-        stream: where the lines go, text.
-        pieces: what the parent hands over piece by piece. Default: nothing.
-
-    Attributes:
-        now: the stage that was told last.
-        pieces: an iterator over what ``run_isolated`` was given as ``pieces``; each comes when it is asked for.
-
-    Examples:
-        >>> report = Reporter(sys.stdout)
-        >>> report.stage("lowering model.keras")
-        {"stage": "lowering model.keras"}
-        >>> report(32, 100)
-        {"done": 32, "total": 100}
-    """
-
-    def __init__(self, stream: IO[str], pieces: Iterable[Any] = ()) -> None:
-        self._stream = stream
-        self.now = ""
-        self.pieces = iter(pieces)
-
-    def __call__(self, done: int, total: int | None) -> None:
-        self._say({"done": done, "total": total})
-
-    def stage(self, text: str) -> None:
-        """Says what is being done now; if the process dies, the error names it."""
-        self.now = text
-        self._say({"stage": text})
-
-    def _say(self, record: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(record) + "\n")
-        self._stream.flush()
 
 
 def converter_error(ended: ChildExit) -> Exception:
@@ -152,6 +80,7 @@ def run_isolated(
     pieces: Iterable[Any] | None = None,
     on_progress: Callable[[int, int | None], None] | None = None,
     timeout_seconds: float | None = None,
+    sandbox: Sandbox | None = None,
     explain: Callable[[ChildExit], Exception] = converter_error,
     debug: bool = False,
 ) -> Any:
@@ -169,15 +98,18 @@ def run_isolated(
             for it in the pipe. A function that takes them reports no progress. Default: none.
         on_progress: called with (done, total or None) whenever the function reports. Default: nothing.
         timeout_seconds: after how long the system ends the child, also inside a native loop. Default: None, never.
+        sandbox: what the child may reach; its environment is then reduced too. It can start no processes: where its function
+            calls ``run_isolated``, that work runs inside. Default: None, whatever this process may reach.
         explain: makes the error for a child that left no result. Default: a ``ConversionError`` in one line.
         debug: whether the child's output and tracebacks are shown on standard error. Default: False.
 
     Returns:
-        The function's result, pickled on the way.
+        The function's result: what ``answers.write_answer`` takes.
 
     Raises:
         TfcompressError: one that the function raised, of the same class and with the same message.
         ValueError: likewise; and so are ``TypeError`` and ``OSError``.
+        SandboxError: the wall cannot be built, or the answer is no answer.
         ConversionError: another exception, an end by a signal, the time is over, or no answer; or what ``explain`` makes.
 
     Examples:
@@ -186,13 +118,22 @@ def run_isolated(
         >>> run_isolated("tfcompress.system.isolation:count_letters", "four", pieces=["and", "more"])
         11
     """
+    if is_inside():
+        return call_inside(
+            function_path,
+            request,
+            pieces=pieces,
+            on_progress=on_progress,
+            timeout_seconds=timeout_seconds,
+            explain=explain,
+        )
     with tempfile.TemporaryDirectory(prefix="tfcompress-", ignore_cleanup_errors=True) as name, _sigterm_raises():
         folder = Path(name)
         (folder / "tmp").mkdir()
         order = (function_path, request, pieces is not None, timeout_seconds, debug)
         (folder / "request").write_bytes(pickle.dumps(order))
-        environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
-        environment["TMPDIR"] = str(folder / "tmp")  # what a killed converter leaves behind goes with the folder
+        if sandbox is not None:
+            (folder / "sandbox").write_text(sandbox.to_json())
         with contextlib.ExitStack() as stack:
             said = None if debug else stack.enter_context(open(folder / "stderr", "wb"))
             process = subprocess.Popen(
@@ -200,24 +141,56 @@ def run_isolated(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
-                env=environment,
+                env=_environment(folder, sandbox),
                 start_new_session=True,  # Ctrl-C at a terminal reaches this process alone, which then ends the child
             )
             stack.callback(_end, process)
+            is_late = stack.enter_context(_watched(process, timeout_seconds))
             if pieces is not None:
                 _hand_over(pieces, process.stdin)
             stage = _follow(process.stdout, on_progress)
-            code = process.wait()
+            code = -signal.SIGALRM if process.wait() and is_late.is_set() else process.returncode
         answer = _answer(folder)
         if answer is None:
-            raise explain(ChildExit(code, stage, "" if debug else _last_words(folder / "stderr")))
-    for message in answer["warnings"]:
-        warnings.warn(message, stacklevel=2)
+            raise _explained(folder, code) or explain(
+                ChildExit(code, stage, "" if debug else _last_words(folder / "stderr"))
+            )
+    for message in answer.get("warnings", ()):
+        warnings.warn(_text(message), stacklevel=2)
     if "raised" in answer:
-        raise explain(ChildExit(1, answer["stage"], answer["message"], answer["raised"]))
+        raise explain(ChildExit(1, *(_text(answer.get(name, "")) for name in ("stage", "message", "raised"))))
     if "error" in answer:
-        raise CLASSES[answer["error"]](answer["message"])
-    return answer["result"]
+        raise CLASSES.get(answer["error"], SandboxError)(_text(answer.get("message", "")))
+    return answer.get("result")
+
+
+def _environment(folder: Path, sandbox: Sandbox | None) -> dict[str, str]:
+    """Returns the child's environment."""
+    environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    environment = environment if sandbox is None else child_environment(environment)
+    return {**environment, "TMPDIR": str(folder / "tmp")}  # what a killed converter leaves behind goes with the folder
+
+
+@contextlib.contextmanager
+def _watched(process: subprocess.Popen, timeout_seconds: float | None) -> Iterator[threading.Event]:
+    """Ends the child when its time is over, should it have stopped its own clock; gives an event that says so."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    if timeout_seconds is None:
+        yield late
+        return
+    timer = threading.Timer(timeout_seconds + SECONDS_AFTER, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
 
 
 def _hand_over(pieces: Iterable[Any], stream: Any) -> None:
@@ -236,16 +209,17 @@ def _hand_over(pieces: Iterable[Any], stream: Any) -> None:
 def _follow(stream: Any, on_progress: Callable[[int, int | None], None] | None) -> str:
     """Passes progress on until the child closes the channel; returns the stage it had reached."""
     stage = ""
-    for line in stream:
+    while line := stream.readline(LONGEST_LINE):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a native library that writes to descriptor 1 before it was redirected
         if not isinstance(record, dict):
             continue
-        stage = str(record.get("stage", stage))
-        if on_progress is not None and "done" in record:
-            on_progress(record["done"], record["total"])
+        stage = _text(record.get("stage", stage))
+        done, total = record.get("done"), record.get("total")
+        if on_progress is not None and type(done) is int and (total is None or type(total) is int):
+            on_progress(done, total)
     return stage
 
 
@@ -278,90 +252,55 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def _answer(folder: Path) -> dict[str, Any] | None:
-    path = folder / "answer"
-    return pickle.loads(path.read_bytes()) if path.exists() else None
+    """Returns what the child left, None if it left nothing; it may not be ours any more, so it is only data."""
+    content = _content(folder / "answer", LARGEST_ANSWER)
+    if content is None:
+        return None
+    from .answers import read_answer
+
+    answer = read_answer(content)
+    if not isinstance(answer, dict) or not isinstance(answer.get("warnings", []), list):
+        raise SandboxError(f"The child process must answer with a dictionary. Received: {type(answer).__name__}.")
+    return answer
+
+
+def _explained(folder: Path, code: int) -> Exception | None:
+    """Returns the error that the child left for its end, where it ended inside work that has a meaning of its own."""
+    try:
+        kind, message = json.loads(_content(folder / "explained", LONGEST_LINE) or b"{}")[str(code)]
+        return CLASSES[kind](_text(message))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _content(path: Path, most: int) -> bytes | None:
+    """Returns the bytes of a plain file that the child left, None without one."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > most:
+            raise SandboxError(
+                f"The child process must answer with a file of at most {most:,} bytes. Received: {path.name}."
+            )
+        return file.read(most)
+
+
+def _text(text: Any) -> str:
+    """Returns foreign text in a length and of letters that may be shown."""
+    shown = text[:LONGEST_TEXT] if isinstance(text, str) else type(text).__name__
+    return printable_lines(shown)
 
 
 def _last_words(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - LAST_BYTES))
+        text = file.read(LAST_BYTES).decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines()]
     telling = [line for line in lines if line and not line.startswith(NOISE)]
-    return telling[-1][:LONGEST_REASON].rstrip(".") if telling else ""
-
-
-# The child's side.
-
-
-def main() -> None:
-    """Runs the function that the folder in ``sys.argv[2]`` asks for and leaves the answer there."""
-    gc.set_threshold(50_000, 20, 20)  # imports and traces make millions of objects that stay
-    folder = Path(sys.argv[2])
-    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever prints to standard output from here on does not disturb the reports
-    function_path, request, has_pieces, timeout_seconds, debug = pickle.loads((folder / "request").read_bytes())
-    watch = threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True)
-    report = Reporter(stream, _pieces(folder, watch) if has_pieces else ())
-    if not has_pieces:
-        watch.start()
-    # A native loop that holds the interpreter's lock stops every thread, not this.
-    signal.setitimer(signal.ITIMER_REAL, timeout_seconds or 0)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        answer = _call(function_path, request, report, debug)
-    ours = [str(w.message) for w in caught if w.category is UserWarning and w.filename.startswith((PACKAGE, "<"))]
-    answer["warnings"] = list(dict.fromkeys(ours))
-    (folder / "answer.partial").write_bytes(pickle.dumps(answer))
-    os.replace(folder / "answer.partial", folder / "answer")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # TensorFlow's threads have crashed at exit after good work
-
-
-def _call(function_path: str, request: Any, report: Reporter, debug: bool) -> dict[str, Any]:
-    module, _, function = function_path.partition(":")
-    try:
-        return {"result": getattr(importlib.import_module(module), function)(request, report)}
-    except Exception as error:  # noqa: BLE001 - the boundary of the process: the parent raises it again
-        if debug:
-            import traceback
-
-            traceback.print_exc()
-        for kind in type(error).__mro__:
-            if kind.__name__ in CLASSES and CLASSES[kind.__name__] is kind:
-                return {"error": kind.__name__, "message": str(error) or kind.__name__}
-        text = " ".join(str(error).split())[:LONGEST_REASON].rstrip(".")
-        name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
-        return {"raised": name, "message": text, "stage": report.now}
-
-
-def _pieces(folder: Path, watch: threading.Thread) -> Iterator[Any]:
-    """Yields what the parent hands over, and watches the parent from then on."""
-    source = os.fdopen(0, "rb", closefd=False)
-    while True:
-        length = int.from_bytes(_exactly(source, LENGTH_BYTES, folder), "little")
-        if not length:
-            break
-        yield pickle.loads(_exactly(source, length, folder))
-    watch.start()
-
-
-def _exactly(source: IO[bytes], count: int, folder: Path) -> bytes:
-    content = source.read(count)
-    if len(content) < count:
-        _leave(folder)
-    return content
-
-
-def _leave_with_parent(folder: Path) -> None:
-    """Waits for the parent's end of standard input to close, which only its death does."""
-    with contextlib.suppress(OSError):
-        while os.read(0, 1):
-            pass
-    _leave(folder)
-
-
-def _leave(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    return _text(telling[-1][:LONGEST_REASON].rstrip(".")) if telling else ""
 
 
 def count_letters(text: str, report: Reporter) -> int:

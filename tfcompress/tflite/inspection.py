@@ -156,6 +156,16 @@ def inspect(source: ModelSource, *, run: bool = True, debug: bool = False) -> In
     return dataclasses.replace(found, trial=_tried(source, content, model, debug)) if run else found
 
 
+def inspect_in_child(request: Mapping[str, Any], report: Any) -> Inspection:
+    """Returns what ``inspect`` does, in the child that the command line starts.
+
+    Args:
+        request: "model", its path; "run", whether LiteRT tries it; "debug".
+        report: not called.
+    """
+    return inspect(request["model"], run=request["run"], debug=request["debug"])
+
+
 def bytes_by_kind(content: bytes, model: Any = None) -> dict[str, int]:
     """Returns how many bytes of a file are weights, biases, other constants, metadata, and graph (everything else).
 

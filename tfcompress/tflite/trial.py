@@ -7,14 +7,14 @@
 import importlib.metadata
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import DeviceError, TfcompressError
-from ..system import ChildExit, run_isolated
+from ..system import ChildExit, Sandbox, run_isolated
 
 __all__ = ["Trial", "attempt", "run_interpreter", "try_file"]
 
@@ -56,7 +56,6 @@ def try_file(path: str | os.PathLike, *, timeout_seconds: float = TRIAL_SECONDS,
         timeout_seconds: how long it may take. Default: 120.
         debug: whether the interpreter's log lines are shown. Default: False.
     """
-    runtime = f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
     try:
         found = run_interpreter(
             "tfcompress.tflite.trial:attempt",
@@ -66,8 +65,17 @@ def try_file(path: str | os.PathLike, *, timeout_seconds: float = TRIAL_SECONDS,
             debug=debug,
         )
     except DeviceError as error:
-        return Trial(runtime, str(error))
-    return Trial(runtime, found["refusal"], found["delegate_nodes"])
+        return refused(str(error))
+    return Trial(_runtime(), found["refusal"], found["delegate_nodes"])
+
+
+def refused(reason: str) -> Trial:
+    """Returns the trial of a file that did not run."""
+    return Trial(_runtime(), reason)
+
+
+def _runtime() -> str:
+    return f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
 
 
 def run_interpreter(
@@ -77,6 +85,8 @@ def run_interpreter(
     place: str,
     runtime: str = "LiteRT",
     timeout_seconds: float = TIMEOUT_SECONDS,
+    pieces: Iterable[Any] | None = None,
+    sandbox: Sandbox | None = None,
     debug: bool = False,
 ) -> Any:
     """Returns what a function answers to ``request`` in a child process, where it works on a file with an interpreter.
@@ -87,6 +97,8 @@ def run_interpreter(
         place: how messages name what it works on: a file, or several.
         runtime: how messages name the interpreter. Default: "LiteRT".
         timeout_seconds: after which the child is ended. Default: 600.
+        pieces: as ``system.run_isolated`` takes them. Default: none.
+        sandbox: likewise. Default: None.
         debug: whether the child's own lines are shown on standard error. Default: False.
 
     Raises:
@@ -114,7 +126,15 @@ def run_interpreter(
         return DeviceError(f"The process that ran {place} gave no answer ({ended.how}): {said}")
 
     try:
-        return run_isolated(function_path, request, timeout_seconds=timeout_seconds, explain=explain, debug=debug)
+        return run_isolated(
+            function_path,
+            request,
+            pieces=pieces,
+            timeout_seconds=timeout_seconds,
+            sandbox=sandbox,
+            explain=explain,
+            debug=debug,
+        )
     except (TypeError, OSError) as error:
         raise explain(ChildExit(1, said=str(error), raised=type(error).__name__)) from error
 

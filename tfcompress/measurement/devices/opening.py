@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...system import Sandbox
 from ..options import ConnectionOptions
 from .addresses import Adb, EthosU, Local, Ssh, Tflm, parse
 from .device import Device
@@ -26,6 +27,7 @@ def resolve(
     install: bool = False,
     benchmark_model: str | os.PathLike | None = None,
     timeout_seconds: float | None = None,
+    sandbox: Sandbox | None = None,
     debug: bool = False,
 ) -> Any:
     """Returns the device of a name; no connection is made before its first use.
@@ -35,6 +37,7 @@ def resolve(
         install: whether a missing Python environment is made on a board. Default: False.
         benchmark_model: path of a ``benchmark_model`` for the phone's processor; it then measures there. Default: None.
         timeout_seconds: after which a device that gives no sign of life is given up. Default: an hour.
+        sandbox: what the process may reach that runs files on this machine. Default: None, everything.
         debug: lets the far end's own lines through. Default: False.
 
     Raises:
@@ -49,7 +52,7 @@ def resolve(
         raise ValueError(f"benchmark_model runs on Android phones (adb://). Received: device={name!r}.")
     settings: dict[str, Any] = {"timeout_seconds": timeout_seconds, "debug": debug}
     if isinstance(address, Local):
-        return LocalDevice()
+        return LocalDevice(sandbox=sandbox, timeout_seconds=timeout_seconds)
     if isinstance(address, Ssh):
         from .remote.board import Board
         from .remote.ssh import SshChannel
@@ -108,15 +111,16 @@ def open_device(
     if not isinstance(device, str):
         yield device, device.name
         return
-    if parse(device) == Local():  # beside others it is a device too, and has no use for how they are reached
-        opened: Any = LocalDevice()
+    options = connection or ConnectionOptions()
+    if parse(device) == Local():  # beside others it is a device too, and has no use for benchmark_model
+        opened: Any = LocalDevice(sandbox=options.sandbox, timeout_seconds=options.timeout_seconds)
     else:
-        options = connection or ConnectionOptions()
         opened = resolve(
             device,
             install=options.install,
             benchmark_model=options.benchmark_model,
             timeout_seconds=options.timeout_seconds,
+            sandbox=options.sandbox,
             debug=debug,
         )
     with contextlib.closing(opened):
