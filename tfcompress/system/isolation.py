@@ -160,7 +160,7 @@ def run_isolated(
     if "raised" in answer:
         raise explain(ChildExit(1, *(_text(answer.get(name, "")) for name in ("stage", "message", "raised"))))
     if "error" in answer:
-        raise CLASSES.get(answer["error"], SandboxError)(_text(answer.get("message", "")))
+        raise CLASSES.get(str(answer["error"]), SandboxError)(_text(answer.get("message", "")))
     return answer.get("result")
 
 
