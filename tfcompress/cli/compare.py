@@ -10,7 +10,7 @@ from absl import flags
 from ..system import check_writable, write_atomically
 from .parsing import UsageError, help_text, new_flags, parse, show
 from .signing import define_require_signature, signed_copy
-from .wall import wall, wall_flags
+from .wall import temporary_folder, wall, wall_flags
 
 __all__ = ["SUMMARY", "run"]
 
@@ -66,9 +66,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     from ..data.handing_over import files_of, portable
     from ..tflite import run_interpreter
 
-    data, pieces = portable(values.data)
     request = {
-        "data": data,
         "scaling": values.scaling,
         "samples": values.samples,
         "threshold_db": values.threshold_db,
@@ -79,10 +77,10 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     }
     with contextlib.ExitStack() as stack:
         first, second = (signed_copy(stack, path, values.require_signature) for path in values.model)
+        data = portable(values.data, stack.enter_context(temporary_folder()), debug=values.debug)
         found = run_interpreter(
             "tfcompress.comparison.agreement:answer",
-            {"arguments": {"first": first, "second": second, **request}, "pieces": pieces is not None},
-            pieces=pieces,
+            {"first": first, "second": second, "data": data, **request},
             place=" or ".join(values.model),
             timeout_seconds=values.timeout_seconds,
             sandbox=wall(values, [first, second, *files_of(data)]),

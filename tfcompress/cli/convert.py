@@ -17,7 +17,7 @@ from .convert_flags import arguments_of, convert_flags
 from .parsing import PAGES, check_report, help_text, parse, show
 from .progress import Progress
 from .signing import signed_copy
-from .wall import wall
+from .wall import temporary_folder, wall
 
 if TYPE_CHECKING:
     from ..system import Reporter
@@ -86,23 +86,21 @@ def _check_paths(values: flags.FlagValues) -> None:
 def _convert(request: Mapping[str, Any], values: flags.FlagValues) -> tuple[Any, tuple]:
     """Converts in a process of its own: what crashes inside the native converter must not take files or the terminal along.
 
-    A script that was named as data runs here, outside of the wall; its samples are handed over.
+    A script that was named as data runs outside of the wall; its samples are handed over.
     """
     from ..data.handing_over import files_of, portable
     from ..system import run_isolated
 
-    data, pieces = portable(request["representative_data"])
     named = (request["model"], values.sample_inputs, values.rules, values.calibration, values.features)
-    with Progress("calibrating", "samples") as progress, warnings.catch_warnings():
+    with temporary_folder() as folder, Progress("calibrating", "samples") as progress, warnings.catch_warnings():
+        data = portable(request["representative_data"], folder, debug=values.debug)
         warnings.filterwarnings("ignore", message="Representative data must look like")  # the account has it
         return run_isolated(
             "tfcompress.cli.convert:convert_in_child",
             {
                 "arguments": {**request, "representative_data": data},
                 "layers": bool(values.report or values.json),
-                "pieces": pieces is not None,
             },
-            pieces=pieces,
             on_progress=progress,
             timeout_seconds=values.timeout_seconds,
             sandbox=wall(values, [*named, *files_of(data)]),
@@ -135,19 +133,17 @@ def convert_in_child(request: Mapping[str, Any], report: "Reporter") -> tuple[An
     """Returns the conversion and, where asked for, its layers; runs in the child process.
 
     Args:
-        request: "arguments" of ``conversion.convert``; "layers", whether they are wanted; "pieces", whether the samples are
-            handed over one by one.
+        request: "arguments" of ``conversion.convert``, with the data as ``data.handing_over`` makes it portable; "layers",
+            whether they are wanted.
         report: told of each stage, and of samples calibrated.
     """
     debug = request["arguments"]["debug"]
     _import_quietly(debug=debug)
     from ..conversion import convert
+    from ..data.handing_over import opened
 
     arguments = dict(request["arguments"])
-    if request["pieces"]:
-        from ..data.handing_over import received
-
-        arguments["representative_data"] = received(report.pieces)
+    arguments["representative_data"] = opened(arguments["representative_data"])
 
     def tell(stage: str, done: int = 0, total: int | None = None, /) -> None:
         if done:

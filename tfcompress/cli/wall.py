@@ -1,6 +1,7 @@
 """The flag of commands that open a file, and the wall around the child that it stands for: ``system.sandbox``."""
 
 import os
+import tempfile
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from .progress import say
 if TYPE_CHECKING:
     from ..system import Sandbox
 
-__all__ = ["SECONDS", "wall", "wall_flags"]
+__all__ = ["SECONDS", "temporary_folder", "wall", "wall_flags"]
 
 SECONDS = 6 * 3600.0
 
@@ -51,3 +52,8 @@ def wall(values: flags.FlagValues, readable: Iterable[str | os.PathLike | None])
         say(f"warning: {missing_text(missing)} The file is opened without.")
     paths = tuple(os.fspath(path) for path in readable if path is not None)
     return Sandbox(readable=paths, memory_bytes=memory_share(), required=values.sandbox == "required")
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory:
+    """Returns a folder for what one child hands to the next; a context manager."""
+    return tempfile.TemporaryDirectory(prefix="tfcompress-", ignore_cleanup_errors=True)

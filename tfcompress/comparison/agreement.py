@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..data import InputSpec, Scaling, ScalingName, load_representative
+from ..data.handing_over import opened
 from ..errors import DataError
 from ..metrics import Difference, argmax_agreement
 from ..system import checked_arguments
@@ -205,18 +206,13 @@ def answer(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
     """Compares in the child process of the command line: ``compare`` on plain JSON values.
 
     Args:
-        request: "arguments" of ``compare`` by name, and "pieces", whether the samples are handed over one by one.
-        report: has them.
+        request: the arguments of ``compare`` by name, with the data as ``data.handing_over`` makes it portable.
+        report: not called.
 
     Returns:
         ``text`` and ``json`` of the ``Agreement``.
     """
-    arguments = dict(request["arguments"])
-    if request["pieces"]:
-        from ..data.handing_over import received
-
-        arguments["data"] = received(report.pieces)
-    found = compare(**arguments)
+    found = compare(**{**request, "data": opened(request["data"])})
     return {"text": str(found), "json": found.to_json()}
 
 
