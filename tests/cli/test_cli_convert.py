@@ -54,6 +54,11 @@ def test_saved_ranges_give_the_same_file_again(folder):
     written = {path.name for path in (folder / "device").iterdir()}
     assert any(name.endswith(".tflite") for name in written)
     assert "labels.txt" in written
+    stated = json.loads((folder / "device" / "provenance.json").read_text())["predicate"]["buildDefinition"]
+    given = {"target": "cpu-int8", "observer": "percentile", "observe": ["*logits*=min_max"], "name": "stripes"}
+    assert stated["externalParameters"]["flags"] == {**given, "version": "3"}
+    named = {each["name"]: each["uri"] for each in stated["resolvedDependencies"] if "digest" in each}
+    assert named == {"model": "model.keras", "representative_data": "x.npy", "labels": "labels.txt"}
     same_ranges = (*same, f"--calibration={folder}/ranges.json")
     again = convert(folder, *same_ranges, f"--output={folder}/again.tflite", f"--report={folder}/account.txt")
     assert again.returncode == 0, again.stderr

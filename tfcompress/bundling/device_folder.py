@@ -8,6 +8,7 @@ repeats the facts that it is given and counts what is in the bytes.
 import dataclasses
 import gzip
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -19,9 +20,11 @@ import numpy as np
 
 from ..data import LogMel, Tokenizer
 from ..errors import OutputError
-from ..system import checked_arguments
+from ..system import checked_arguments, option_or_default
 from ..tflite import Model, ModelSource, flatbuffer, metadata, open_model, read_model
 from ..tflite.model_files import is_in_memory
+from .bill_of_materials import BILL, Origin, bill_of
+from .provenance import FLOAT_MODEL, PROVENANCE, Recipe, statement_of
 from .snippets import (
     ARRAY_FILES,
     FRONT_END_FILES,
@@ -50,6 +53,8 @@ FILES = (
     "ModelArithmetic.kt",
     "ModelRunner.kt",
     SAMPLES,
+    PROVENANCE,
+    BILL,
     *TOKENIZER_FILES,
     *FRONT_END_FILES,
 )
@@ -99,6 +104,8 @@ def bundle(
     samples: Mapping[str, np.ndarray] | None = None,
     tokenizer: Tokenizer | None = None,
     front_end: LogMel | None = None,
+    recipe: Recipe | None = None,
+    origin: Origin | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Writes a folder with a file and what a device needs to run it; whole or not at all.
@@ -119,12 +126,15 @@ def bundle(
             Kotlin go along. Default: None.
         front_end: how sound becomes the features that the model takes: the same rule with these settings in Python, in
             Kotlin and in C goes along. Default: None.
+        recipe: how ``tfcompress convert`` made it, for its provenance and for ``tfcompress reproduce``. Default: None, which is
+            said there.
+        origin: its licence, its parent, how its source was trained, what was measured of it. Default: nothing is said.
         overwrite: whether an existing bundle may be replaced; a folder with other files never is. Default: False.
 
     Raises:
         ModelError: the file cannot be opened.
         ValueError: a label is no line of text.
-        DataError: the samples do not fit the inputs.
+        DataError: the samples do not fit the inputs, or the origin's record is of another file.
         OutputError: the folder exists, holds other files, or cannot be written.
 
     Examples:
@@ -144,11 +154,11 @@ def bundle(
     stored = metadata.read(tflite)
     if labels is None and stored is not None:
         labels = stored.labels
-    origin = _last_part(source or said.get("source") or name)
+    origin_name = _last_part(source or said.get("source") or name)
     target = target or said.get("target")
     values: dict[str, Any] = {
-        "source": origin,
-        "origin": f"{origin} for {plain(target)}" if target else origin,
+        "source": origin_name,
+        "origin": f"{origin_name} for {plain(target)}" if target else origin_name,
         "sha256": hashlib.sha256(tflite).hexdigest(),
         "size": len(tflite),
         "inputs": [describe(info) for info in opened.inputs],
@@ -168,10 +178,24 @@ def bundle(
         name: render(f"{name}.jinja", **values) for name in ("run_model.py", "ModelArithmetic.kt", "ModelRunner.kt")
     }
     files[SIGNED_FILES] = signed_files_text()
+    statement = statement_of(values["sha256"], source=origin_name, recipe=recipe, said=said)
+    files[PROVENANCE] = json.dumps(statement, indent=2) + "\n"
+    bill = bill_of(
+        stored.name if stored is not None and stored.name else origin_name,
+        values["sha256"],
+        version=stored.version if stored is not None else "",
+        source=origin_name,
+        inputs=values["inputs"],
+        outputs=values["outputs"],
+        recipe=recipe,
+        origin=option_or_default("origin", origin, Origin),
+        statement=statement,
+    )
+    files[BILL] = json.dumps(bill, indent=2) + "\n"
     if tokenizer is not None:
-        files |= tokenizer_files(tokenizer, origin)
+        files |= tokenizer_files(tokenizer, origin_name)
     if front_end is not None:
-        files |= front_end_files(front_end, origin)
+        files |= front_end_files(front_end, origin_name)
     kept = _answered(opened, samples) if samples else None
     _write_folder(folder, files, kept)
     return Bundle(folder, (*files, *([SAMPLES] if kept else [])))
@@ -188,7 +212,22 @@ def _said_by(model: Any) -> dict[str, Any]:
     facts: dict[str, str] = {}
     for word, text in model.facts:  # a card has one row for each word
         facts[word] = f"{facts[word]}; {text}" if word in facts else text
-    return {"source": model.source, "target": model.target.name, "facts": facts, "samples": model.samples}
+    settings = {
+        "target": model.target.name,
+        "backend": model.backend,
+        "observer": None if model.calibration is None else model.calibration.observer,
+    }
+    byproducts = {FLOAT_MODEL: hashlib.sha256(model.hub).hexdigest()} if model.hub else {}
+    if model.calibration is not None and model.calibration.data_sha256:
+        byproducts["samples"] = model.calibration.data_sha256
+    return {
+        "source": model.source,
+        "target": model.target.name,
+        "facts": facts,
+        "samples": model.samples,
+        "settings": {name: value for name, value in settings.items() if value is not None},
+        "byproducts": byproducts,
+    }
 
 
 def _last_part(source: str) -> str:

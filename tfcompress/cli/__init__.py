@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import TfcompressError
 from ..system.printable import printable_lines
-from . import compare, convert, devices, inspect, measure, signing, zoo
+from . import compare, convert, devices, inspect, measure, reproduce, signing, zoo
 from .parsing import UsageError, abandon_stdout, show
 from .progress import say
 
@@ -32,6 +32,7 @@ _COMMANDS: dict[str, Any] = {  # modules with SUMMARY and run, or values with bo
     "keygen": signing.KEYGEN,
     "sign": signing.SIGN,
     "verify": signing.VERIFY,
+    "reproduce": reproduce,
 }
 
 
@@ -133,5 +134,5 @@ def _show_overview(arguments: Sequence[str], *, program: str) -> int:
 
 def _overview(program: str) -> str:
     lines = [f"{program}: prune and quantize Keras models, convert them to TFLite, measure the files", ""]
-    lines += [f"  {program} {name:8} {command.SUMMARY}" for name, command in _COMMANDS.items()]
+    lines += [f"  {program} {name:9} {command.SUMMARY}" for name, command in _COMMANDS.items()]
     return "\n".join([*lines, "", f"'{program} COMMAND --help' lists a command's flags."])

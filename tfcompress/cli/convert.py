@@ -13,9 +13,10 @@ from absl import flags
 from ..errors import ConversionError
 from ..system import check_distinct, check_exists, check_writable, write_atomically
 from ..system.printable import printable_lines
-from .convert_flags import arguments_of, convert_flags
+from .convert_flags import arguments_of, convert_flags, origin_of
 from .parsing import PAGES, check_report, help_text, parse, show
 from .progress import Progress
+from .recipes import inputs_of, recipe_of
 from .signing import signed_copy
 from .wall import temporary_folder, wall
 
@@ -35,7 +36,9 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         show(help_text(values, program=program, summary=SUMMARY, example=_EXAMPLE.format(program=program)))
         return 0
     _check_paths(values)
+    origin_of(values)  # what is wrong with it is said before the work
     request = arguments_of(values)
+    inputs = inputs_of(values, values.bundle) if values.bundle else ()
     with contextlib.ExitStack() as stack:
         request["model"] = signed_copy(stack, values.model, values.require_signature)
         result, layers = _convert(request, values)
@@ -47,10 +50,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         result.calibration.save(values.save_calibration, overwrite=values.overwrite)
     written = [values.output]
     if values.bundle:
-        from ..bundling import bundle
-
-        labels = request["metadata"].labels
-        bundle(result, values.bundle, source=values.model, labels=labels, overwrite=values.overwrite)
+        _bundle(values, result, request["metadata"].labels, inputs)
         written.append(values.bundle)
     record = json.dumps({**_account(result, layers, values), "output": values.output}, indent=2)
     if values.report:
@@ -60,6 +60,21 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         write_atomically(values.json, record + "\n", overwrite=values.overwrite)
     show(record if values.json == "-" else "\n".join([str(result), *(f"wrote    {path}" for path in written)]))
     return 0
+
+
+def _bundle(values: flags.FlagValues, result: Any, labels: Any, inputs: Sequence[Any]) -> None:
+    """Writes the folder for the device, with where its file comes from."""
+    from ..bundling import bundle
+
+    bundle(
+        result,
+        values.bundle,
+        source=values.model,
+        labels=labels,
+        recipe=recipe_of(values, inputs, result.tflite),
+        origin=origin_of(values),
+        overwrite=values.overwrite,
+    )
 
 
 def _check_paths(values: flags.FlagValues) -> None:

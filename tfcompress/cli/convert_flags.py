@@ -1,24 +1,33 @@
 """The flags of ``tfcompress convert``, and the arguments of ``convert`` that they stand for."""
 
 import dataclasses
+import json
 from typing import Any
 
 from absl import flags
 
-from ..errors import DataError
+from ..errors import DataError, reason
 from ..quantization import TARGETS, Target
 from ..quantization.targets import BACKENDS
 from .parsing import UsageError, new_flags, parse_overrides, parse_shapes
 from .signing import define_require_signature
 from .wall import SECONDS, wall_flags
 
-__all__ = ["arguments_of", "convert_flags"]
+__all__ = ["arguments_of", "convert_flags", "origin_of"]
 
 
 def convert_flags() -> flags.FlagValues:
     """Returns the command's flags with their defaults."""
     values = new_flags()
-    for define in (_source_flags, _target_flags, _data_flags, _calibration_flags, _precision_flags, _output_flags):
+    for define in (
+        _source_flags,
+        _target_flags,
+        _data_flags,
+        _calibration_flags,
+        _precision_flags,
+        _output_flags,
+        _origin_flags,
+    ):
         define(values)
     return values
 
@@ -200,6 +209,54 @@ def _output_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "json", None, "also write the account of the conversion as JSON; - is stdout", flag_values=values
     )
+
+
+def _origin_flags(values: flags.FlagValues) -> None:
+    """What a bundle says of its file that nobody can read off it."""
+    flags.DEFINE_string("license", None, "for the bundle: the licence, such as Apache-2.0", flag_values=values)
+    flags.DEFINE_string(
+        "parent", None, "for the bundle: the model that training started from or that was distilled", flag_values=values
+    )
+    flags.DEFINE_string(
+        "training", None, "for the bundle: how the model was trained, a JSON object of texts", flag_values=values
+    )
+    flags.DEFINE_string(
+        "measurement", None, "for the bundle: what measure --json wrote of this very file", flag_values=values
+    )
+
+
+def origin_of(values: flags.FlagValues) -> Any:
+    """Returns what the flags say of a file's origin; None without a bundle.
+
+    Raises:
+        UsageError: they are given without a bundle.
+        DataError: how it was trained cannot be read.
+    """
+    asked = {name: values[name].value for name in ("license", "parent", "training", "measurement")}
+    given = [name for name, value in asked.items() if value is not None]
+    if not values.bundle:
+        if given:
+            raise UsageError(f"--{given[0]} is told in a bundle. Received: no --bundle. Name a folder.")
+        return None
+    from ..bundling import Origin
+
+    return Origin(**{**asked, "training": _training(values.training)})
+
+
+def _training(path: str | None) -> dict[str, str]:
+    """Returns how a model was trained, as a JSON file tells it."""
+    if path is None:
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            stated = json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"--training must be a JSON file. Received: {path} ({reason(error)}). Check the path."
+        ) from error
+    if not isinstance(stated, dict):
+        raise DataError(f"--training must be a JSON object. Received: {path}, a {type(stated).__name__}.")
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in stated.items()}
 
 
 def arguments_of(values: flags.FlagValues) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -97,11 +98,12 @@ def verify_model(arguments: Sequence[str], *, program: str) -> int:
     from ..security import verify
 
     found = verify(_subject(values), key=values.key, roots=values.roots or (), signature=values.signature)
-    record = json.dumps(found.to_json(), indent=2) + "\n"
+    links = _chain(Path(values.bundle), found) if values.bundle else []
+    record = json.dumps({**found.to_json(), **({"chain": links} if links else {})}, indent=2) + "\n"
     if values.json == "-":
         show(record)
         return 0
-    show(str(found))
+    show("\n".join([str(found), *links]))
     if values.json:
         write_atomically(values.json, record, overwrite=values.overwrite)
     return 0
@@ -110,6 +112,18 @@ def verify_model(arguments: Sequence[str], *, program: str) -> int:
 KEYGEN = Command("make a pair of keys to sign models with", keygen)
 SIGN = Command("sign a model or a bundle, so that every changed byte is found", sign_model)
 VERIFY = Command("check that a model or a bundle is what its maker signed", verify_model)
+
+
+def _chain(folder: Path, found: Any) -> list[str]:
+    """Returns the chain from the float model to the file, as the bundle's provenance has it; none in a folder without one."""
+    from ..bundling.provenance import PROVENANCE, chain, read_statement
+
+    if PROVENANCE not in found.files:
+        return []
+    content, model = ((folder / name).read_bytes() for name in (PROVENANCE, "model.tflite"))
+    found.check(PROVENANCE, content)
+    found.check("model.tflite", model)
+    return list(chain(read_statement(content, str(folder / PROVENANCE)), model))
 
 
 def define_require_signature(values: flags.FlagValues) -> None:
