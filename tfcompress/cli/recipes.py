@@ -47,6 +47,7 @@ RUN_ONLY = (
     "h",
     "debug",
     "sandbox",
+    "timeout_seconds",
     "require_signature",
     "output",
     "save_calibration",

@@ -16,6 +16,7 @@ from .convert_flags import arguments_of, convert_flags
 from .parsing import help_text, new_flags, parse, show
 from .recipes import INPUTS, arguments_for
 from .signing import define_require_signature
+from .wall import SECONDS, wall_flags
 
 if TYPE_CHECKING:
     from ..bundling.provenance import Statement
@@ -43,6 +44,10 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     define_require_signature(values)
+    wall_flags(values)
+    flags.DEFINE_float(
+        "timeout_seconds", SECONDS, "after which the conversion is ended", lower_bound=1.0, flag_values=values
+    )
     flags.DEFINE_string("output", None, "where the new file goes, for a look at what differs", flag_values=values)
     flags.DEFINE_string("json", None, "also write the outcome as JSON; - is stdout", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
@@ -67,8 +72,9 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             f"The inputs must be the recorded ones. Received: {'; '.join(differing)}. Find the others."
         )
     asked = convert_flags()
-    parse(asked, again, required=("model",))
-    result, _ = _convert(arguments_of(asked), wants_layers=False, debug=values.debug)
+    how = [f"--sandbox={values.sandbox}", f"--timeout_seconds={values.timeout_seconds}", *(["--debug"] * values.debug)]
+    parse(asked, [*again, *how], required=("model",))
+    result, _ = _convert(arguments_of(asked), asked)
     if values.output:
         result.save(values.output, overwrite=values.overwrite)
     versions = _other_versions(statement)
