@@ -27,6 +27,9 @@ class Pair(NamedTuple):
     second_tensor: int
 
 
+MOST_ALIKE = 4_000_000  # pairs of ops that could be the same: 2,000 equal ops; more are matched from the front only
+
+
 class _Op(NamedTuple):
     number: int
     op: str
@@ -57,12 +60,8 @@ def match(first: Any, second: Any) -> tuple[Pair, ...]:
             if op.number not in found and names[name] == 1 and partner is not None and _alike(partner, op):
                 found[op.number] = partner
                 taken.add(partner.number)
-    blocks = difflib.SequenceMatcher(
-        None, [(op.op, op.sample) for op in ours], [(op.op, op.sample) for op in theirs], autojunk=False
-    ).get_matching_blocks()
-    for block in blocks:
-        for offset in range(block.size):
-            mine, other = ours[block.a + offset], theirs[block.b + offset]
+    for start, other_start, size in _same_places(ours, theirs) if len(found) < len(theirs) else ():
+        for mine, other in zip(ours[start : start + size], theirs[other_start : other_start + size], strict=True):
             if other.number not in found and mine.number not in taken:
                 found[other.number] = mine
                 taken.add(mine.number)
@@ -71,6 +70,16 @@ def match(first: Any, second: Any) -> tuple[Pair, ...]:
         for op in theirs
         if op.number in found
     )
+
+
+def _same_places(ours: Sequence[_Op], theirs: Sequence[_Op]) -> Sequence[tuple[int, int, int]]:
+    """Returns the runs of ops of one kind and shape, as (start in one, start in the other, length)."""
+    mine, other = [(op.op, op.sample) for op in ours], [(op.op, op.sample) for op in theirs]
+    counts, others = Counter(mine), Counter(other)
+    if sum(count * others[key] for key, count in counts.items()) > MOST_ALIKE:
+        alike = [a == b for a, b in zip(mine, other, strict=False)]
+        return [(0, 0, next((i for i, same in enumerate(alike) if not same), len(alike)))]
+    return difflib.SequenceMatcher(None, mine, other, autojunk=False).get_matching_blocks()
 
 
 def _ops(model: Any) -> list[_Op]:

@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+MOST_UNDERSCORES = 16  # of one name over and over; then a number, so that names do not grow with their count
+
+
 class InputTensor(NamedTuple):
     """One input: its name, its shape with the batch axis first (None where dynamic), and its dtype name."""
 
@@ -107,13 +110,16 @@ def unique_names(names: Iterable[str]) -> list[str]:
         >>> unique_names(["my output", "my/output", ""])
         ['my_output', 'my_output_', '_']
     """
-    unique: list[str] = []
+    unique: dict[str, None] = {}  # in order; a file may give one name to all
+    last: dict[str, str] = {}
     for name in names:
-        name = re.sub(r"[^A-Za-z0-9_.]", "_", name) or "_"
+        plain = name = re.sub(r"[^A-Za-z0-9_.]", "_", name) or "_"
+        name = last.get(plain, plain)
         while name in unique:
-            name += "_"
-        unique.append(name)
-    return unique
+            name = f"{name}_" if len(name) < len(plain) + MOST_UNDERSCORES else f"{plain}__{len(unique)}"
+        last[plain] = name
+        unique[name] = None
+    return list(unique)
 
 
 def structure_names(structure: Any, name: str = "output") -> list[str]:

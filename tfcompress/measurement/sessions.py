@@ -14,7 +14,7 @@ from typing import Any
 from ..data import InputSpec, LabelKind, Labelled, Scaling, load_labelled
 from ..errors import DataError
 from ..metrics import Metric
-from ..tflite import read_model
+from ..tflite import flatbuffer, read_model
 from .accuracy import Answers, File, answers_of, check_label_range, load_reference, reference_agreement, scores_of
 from .devices.device import Device
 from .devices.local import LocalDevice
@@ -109,6 +109,22 @@ class Plan:
             return self.cache[key]
 
 
+def check_file(path: Path) -> None:
+    """Refuses a file that is damaged before a device, this machine among them, opens it.
+
+    Raises:
+        ModelError: it is, or it is no ``.tflite`` file.
+
+    Examples:
+        >>> check_file(Path("missing.tflite"))
+        Traceback (most recent call last):
+        ...
+        tfcompress.errors.ModelError: The model file must exist. Received: missing.tflite. Check the path.
+    """
+    name, content = read_model(path)
+    flatbuffer.parse(content, place=name)
+
+
 class Session:
     """Measures files on one device, one after the other.
 
@@ -132,7 +148,7 @@ class Session:
             KeyboardInterrupt: it was ended early; ``begun`` has what is known.
         """
         self.begun.clear()
-        read_model(job.path)  # what is no model needs no device to say so
+        check_file(job.path)  # what is no model needs no device to say so
         answer = self._request(job, "latency", runs=self.plan.runs, warmup_runs=self.plan.warmup_runs)
         self._keep(job, record_of(job, answer, self.device), answer)
         return self._finished(job, answer)
@@ -143,7 +159,7 @@ class Session:
         Raises:
             TfcompressError: the file or the device failed.
         """
-        read_model(job.path)
+        check_file(job.path)
         return self._request(job, "latency", runs=DESCRIBING_RUNS, warmup_runs=0)
 
     def measure_in_turns(self, jobs: Sequence[Job], alone: Sequence[Mapping[str, Any]]) -> Iterator[Measurement]:

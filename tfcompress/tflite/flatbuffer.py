@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError
+from .validation.indices import check_indices
+from .validation.sizes import Contradiction, check_sizes
 
 __all__ = [
     "FLOAT_TYPES",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 FLOAT_TYPES = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
+OLD_CODES = 127  # schema.fbs: what stands in the old one-byte field for every newer op
 _DTYPES = {
     "FLOAT32": np.float32,
     "FLOAT16": np.float16,
@@ -69,7 +72,7 @@ def parse(content: bytes, *, place: str = "the model") -> Any:
         place: how messages name it. Default: "the model".
 
     Raises:
-        ModelError: the bytes are not a TFLite flatbuffer or are damaged.
+        ModelError: the bytes are not a TFLite flatbuffer or are damaged: ``validation`` says what is looked at.
 
     Examples:
         >>> parse(b"not a model at all")
@@ -84,12 +87,15 @@ def parse(content: bytes, *, place: str = "the model") -> Any:
         )
     try:
         root = schema().Model.GetRootAsModel(content, 0)
-        _bound(root, len(content) // 4)
+        check_sizes(root, len(content))
         model = schema().ModelT.InitFromObj(root)
         _take_in(model, content)
-        _check(model)
+        _as_lists(model)
+        check_indices(model)
         return model
-    except (ValueError, IndexError, TypeError, OverflowError, MemoryError, AttributeError, KeyError) as error:
+    except Contradiction as error:
+        raise ModelError(f"{place} is damaged: {error}. Copy or convert it again.") from error
+    except (ValueError, LookupError, TypeError, OverflowError, MemoryError, AttributeError, RecursionError) as error:
         reason = type(error).__name__
     except Exception as error:  # struct.error, from the flatbuffers runtime
         if type(error).__module__ != "struct":
@@ -98,63 +104,29 @@ def parse(content: bytes, *, place: str = "the model") -> Any:
     raise ModelError(f"{place} is damaged: its flatbuffer cannot be read ({reason}). Copy or convert it again.")
 
 
-def _bound(root: Any, most: int) -> None:
-    """Refuses lists that add up to more than the file has room for: damage can name one table over and over."""
-    graphs = [root.Subgraphs(i) for i in range(_at_most(root.SubgraphsLength(), most))]
-    counts = [root.BuffersLength(), root.OperatorCodesLength(), root.MetadataLength(), root.SignatureDefsLength()]
-    for graph in graphs:
-        counts += [graph.InputsLength(), graph.OutputsLength(), graph.TensorsLength(), graph.OperatorsLength()]
-    _at_most(sum(counts), most)
-    total = 0
-    for graph in graphs:
-        for operator in (graph.Operators(i) for i in range(graph.OperatorsLength())):
-            total += operator.InputsLength() + operator.OutputsLength()
-            _at_most(total, most)
-    for signature in (root.SignatureDefs(i) for i in range(root.SignatureDefsLength())):
-        total += signature.InputsLength() + signature.OutputsLength()
-        _at_most(total, most)
-
-
-def _at_most(count: int, most: int) -> int:
-    if count > most:
-        raise IndexError(count)
-    return count
-
-
 def _take_in(model: Any, content: bytes) -> None:
     """Gives each buffer its bytes where they stand behind the flatbuffer, as ai-edge-quantizer writes them from 256 kB on."""
-    for buffer in model.buffers or []:
+    room = len(content)
+    for number, buffer in enumerate(model.buffers or []):
         if (buffer.offset or 0) <= 1:
             continue
-        end = buffer.offset + buffer.size
-        if end > len(content):
-            raise IndexError(end)
+        room -= buffer.size
+        if buffer.offset + buffer.size > len(content) or room < 0:
+            raise Contradiction(f"buffer {number} ends behind it")
         buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
         buffer.offset = buffer.size = 0
 
 
-def _check(model: Any) -> None:
-    model.operatorCodes = model.operatorCodes or []
+def _as_lists(model: Any) -> None:
+    """Writes an empty list for each one that is left out."""
+    for name in ("operatorCodes", "subgraphs", "buffers"):
+        setattr(model, name, getattr(model, name) or [])
     for graph in model.subgraphs:
         graph.tensors, graph.operators = graph.tensors or [], graph.operators or []
         for part in (graph, *graph.operators):
             part.inputs, part.outputs = (
                 np.zeros(0, np.int32) if indices is None else indices for indices in (part.inputs, part.outputs)
             )
-        count = len(graph.tensors)
-        for index in (*index_list(graph.inputs), *index_list(graph.outputs)):
-            if not 0 <= index < count:
-                raise IndexError(index)
-        for tensor in graph.tensors:
-            if not 0 <= tensor.buffer < len(model.buffers):
-                raise IndexError(tensor.buffer)
-        for operator in graph.operators or []:
-            model.operatorCodes[operator.opcodeIndex]
-            for index in (*index_list(operator.inputs), *index_list(operator.outputs)):
-                if not -1 <= index < count:
-                    raise IndexError(index)
-    if not model.subgraphs:
-        raise IndexError("no subgraph")
 
 
 def index_list(array: Any) -> list[int]:
@@ -249,11 +221,12 @@ def activation_tensors(model: Any) -> list[int]:
 def unique_names(model: Any) -> None:
     """Renames tensors whose name another has too, so that a range finds its tensor by name."""
     taken: set[str] = set()
+    tried: dict[str, int] = {}  # the number to go on with, by name: a file may give one name to all
     for tensor in model.subgraphs[0].tensors:
         name = plain = tensor_name(tensor) or "tensor"
-        number = 1
         while name in taken:
-            name, number = f"{plain}_{number}", number + 1
+            number = tried.get(plain, 0) + 1
+            name, tried[plain] = f"{plain}_{number}", number
         taken.add(name)
         tensor.name = name.encode()
 
@@ -316,7 +289,7 @@ def new_operator(model: Any, name: str, inputs: list[int], outputs: list[int]) -
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     if number not in codes:
         code = schema().OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = number
+        code.builtinCode, code.deprecatedBuiltinCode = number, min(number, OLD_CODES)
         code.version = 1
         model.operatorCodes.append(code)
         codes.append(number)
@@ -340,13 +313,23 @@ def add_constant(model: Any, values: np.ndarray) -> int:
 def drop_dead(model: Any) -> None:
     """Removes the ops of the main subgraph whose results nobody reads, and the tensors that no op is left for."""
     graph = model.subgraphs[0]
-    before = -1
-    while before != len(graph.operators):
-        before = len(graph.operators)
-        read = set(index_list(graph.outputs)).union(*(index_list(operator.inputs) for operator in graph.operators))
-        graph.operators = [
-            operator for operator in graph.operators if any(index in read for index in index_list(operator.outputs))
-        ]
+    readers = Counter(index_list(graph.outputs))
+    makers: dict[int, list[int]] = {}
+    for number, operator in enumerate(graph.operators):
+        readers.update(index_list(operator.inputs))
+        for index in index_list(operator.outputs):
+            makers.setdefault(index, []).append(number)
+    dead: set[int] = set()
+    waiting = list(range(len(graph.operators)))
+    while waiting:  # each op is looked at once, and once more for each input of an op that goes
+        number = waiting.pop()
+        operator = graph.operators[number]
+        if number in dead or any(readers[index] for index in index_list(operator.outputs)):
+            continue
+        dead.add(number)
+        readers.subtract(index_list(operator.inputs))
+        waiting += [maker for index in index_list(operator.inputs) for maker in makers.get(index, ())]
+    graph.operators = [operator for number, operator in enumerate(graph.operators) if number not in dead]
     drop_unused(model)
 
 

@@ -24,17 +24,25 @@ def fold_half_precision(model: Any) -> int:
     """
     folded = 0
     for graph in model.subgraphs:
-        for operator in list(graph.operators or []):
-            if flatbuffer.op_name(model, operator) != "DEQUANTIZE":
-                continue
-            stored = graph.tensors[int(operator.inputs[0])]
-            values = flatbuffer.constant(model, stored)
-            if flatbuffer.type_name(stored) != "FLOAT16" or values is None:
+        kept = []
+        for operator in graph.operators or []:
+            stored = _dequantized(model, graph, operator)
+            values = None if stored is None else flatbuffer.constant(model, stored)
+            if stored is None or flatbuffer.type_name(stored) != "FLOAT16" or values is None:
+                kept.append(operator)
                 continue
             _store(model, graph.tensors[int(operator.outputs[0])], values.astype(np.float32))
-            graph.operators.remove(operator)
             folded += 1
+        graph.operators = kept
     return folded
+
+
+def _dequantized(model: Any, graph: Any, operator: Any) -> Any:
+    """Returns what a DEQUANTIZE op reads, None for another op or one that reads or makes nothing."""
+    is_one = flatbuffer.op_name(model, operator) == "DEQUANTIZE" and len(operator.inputs) and len(operator.outputs)
+    return (
+        graph.tensors[int(operator.inputs[0])] if is_one and min(operator.inputs[0], operator.outputs[0]) >= 0 else None
+    )
 
 
 def bake_weights(model: Any) -> int:
