@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import struct
 
 import numpy as np
 import pytest
 
 from tfcompress.data import Feature, InputSpec, TFRecords, load_representative
+from tfcompress.data.readers.tfrecord_frames import crc32c, masked, read_frames
 from tfcompress.data.readers.tfrecords import read_feature_map
 from tfcompress.errors import DataError
 
@@ -199,3 +201,70 @@ def test_damaged_files_with_good_checksums_are_read_or_refused(tmp_path):
             refused += 1
             assert "\n" not in str(error)
     assert 0 < refused < 40
+
+
+def frame(record, *, length=None, checksum=None):
+    head = struct.pack("<Q", len(record) if length is None else length)
+    ends = masked(crc32c(record)) if checksum is None else checksum
+    return head + struct.pack("<I", masked(crc32c(head))) + record + struct.pack("<I", ends)
+
+
+def test_frames_are_those_of_tensorflow(records):
+    import tensorflow as tf
+
+    assert list(read_frames(records)) == list(tf.data.TFRecordDataset(str(records)).as_numpy_iterator())
+
+
+def test_frames_of_any_length_that_we_write_are_read_by_tensorflow(tmp_path):
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    contents = [random.bytes(size) for size in (0, 1, 64, 65, 511, 512, 1023, 1024, 1025, 70_001)]
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(b"".join(map(frame, contents)))
+    assert list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()) == contents
+    assert list(read_frames(path)) == contents
+
+
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (frame(b"x", length=1 << 40), "record 0 says it is 1,099,511,627,776 bytes long, more than 1 GiB"),
+        (frame(b"x", length=(1 << 64) - 1), "more than 1 GiB"),
+        (frame(b"x", length=1 << 29), "536,870,912 bytes long, and the file ends before"),
+        (frame(b"x")[:11], "record 0 does not begin with its length"),
+        (b"\0" * 16, "record 0 does not begin with its length"),
+        (frame(b"x", checksum=3), "the check sum of record 0 is not that of its bytes"),
+        (frame(b"\xff\xff"), "a record is no tf.train.Example"),
+    ],
+    ids=["2^40", "2^64", "2^29", "cut", "zeros", "sum", "no Example"],
+)
+def test_a_frame_is_checked_before_its_record(content, message, is_packed, tmp_path):
+    """TensorFlow's own reader ends the process on the first."""
+    path = tmp_path / ("a.tfrecord.gz" if is_packed else "a.tfrecord")
+    path.write_bytes(gzip.compress(content) if is_packed else content)
+    with pytest.raises(DataError, match=f"must be whole. Received: .*{message}"):
+        read(path, MAP)
+
+
+def test_the_record_is_numbered(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(frame(b"first") + frame(b"x", length=6))
+    frames = read_frames(path)
+    assert next(frames) == b"first"
+    with pytest.raises(DataError, match="record 1 says it is 6 bytes long, and the file ends before"):
+        next(frames)
+
+
+def test_a_packed_file_that_is_cut_or_is_none(tmp_path):
+    path = tmp_path / "a.tfrecord.gz"
+    for content in (
+        gzip.compress(frame(b"x" * 999))[:-12],
+        b"plain bytes of no gzip file",
+        b"\x1f\x8b\x08" + b"\0" * 40,
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="must be whole") as caught:
+            read(path, MAP)
+        assert len(str(caught.value).splitlines()) == 1

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..system import write_atomically
+from ..system.documents import read_document
 
 __all__ = ["Calibration"]
 
@@ -134,15 +135,14 @@ class Calibration:
             True
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            record = read_document(path)
         except OSError as error:
             raise DataError(
                 f"The calibration must be readable. Received: {path} ({error.strerror}). Check the path."
             ) from error
-        except UnicodeDecodeError as error:
-            raise _damaged(path, "no text") from error
+        except ValueError as error:
+            raise _damaged(path, str(error).splitlines()[0]) from error
         try:
-            record = json.loads(text)
             if not isinstance(record, dict) or "format" not in record:
                 raise _damaged(path, "no key 'format'")
             if record["format"] != _FORMAT:
@@ -151,8 +151,6 @@ class Calibration:
                     "Calibrate again."
                 )
             return cls._from(record)
-        except RecursionError as error:
-            raise _damaged(path, "nested too deeply") from error
         except KeyError as error:
             raise _damaged(path, f"no key {error}") from error
         except (ValueError, TypeError, AttributeError, OverflowError) as error:

@@ -6,9 +6,11 @@ Holds numbers and writes them as JSON; ``measuring`` obtains them, ``tables`` an
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from ..errors import DataError
+from ..system.declared_types import from_plain
+from ..system.documents import parse_json
 from .conditions import DeviceInfo, Settings
 from .latency import Latency, Noise, Ratio
 from .op_times import Profile
@@ -57,6 +59,30 @@ class Reference:
         answers = "" if self.same_answers is None else f" for {100 * self.same_answers:.1f} % of the samples"
         apart = f"{self.max_difference:.3g}" if self.max_steps is None else f"{self.max_steps:.1f} steps"
         return f"same answer as {self.file}{answers}, outputs at most {apart} apart"
+
+
+class Call(TypedDict, total=False):
+    """How a measurement can be repeated: the arguments of ``measure`` that JSON can hold."""
+
+    model: str | None
+    data: str | None
+    metric: str
+    reference: str | None
+    scaling: str | None
+    threads: int
+    xnnpack: bool
+    api: str | None
+    accelerator: str
+    cpus: tuple[int, ...]
+    batch: int
+    workers: int
+    reset_state: bool
+    seed: int
+    warmup: int | None
+    runs: int
+    interleave: bool
+    confusion: bool
+    profile: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,20 +190,10 @@ class Measurement:
             DataError: a field is missing, unknown or of another kind than ``to_json`` writes.
         """
         try:
-            fields = dict(record)
-            fields["latency"] = fields["latency"] and Latency(**fields["latency"])
-            fields["device"] = DeviceInfo(**fields["device"])
-            fields["settings"] = Settings.from_json(fields["settings"])
-            fields["input_dtypes"] = tuple(fields["input_dtypes"])
-            fields["output_dtypes"] = tuple(fields["output_dtypes"])
-            if fields.get("confusion") is not None:
-                fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
-            fields["noise"] = fields.get("noise") and Noise.from_json(fields["noise"])
-            fields["profile"] = fields.get("profile") and Profile.from_json(fields["profile"])
-            fields["reference"] = fields.get("reference") and Reference(**fields["reference"])
-            fields["ratio"] = fields.get("ratio") and Ratio(**fields["ratio"])
-            return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+            found = from_plain(cls, dict(record))
+            from_plain(Call, found.call, place="call")
+            return found
+        except (TypeError, ValueError) as error:
             raise DataError(f"Not a measurement record: {error}. Write it again with this version.") from error
 
     def __str__(self) -> str:
@@ -275,11 +291,11 @@ def measurements_from_json(text: str) -> list[Measurement]:
     """
     try:
         if text.startswith("{") and "\n{" in text.strip():
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+            records = [parse_json(line) for line in text.splitlines() if line.strip()]
         else:
-            records = json.loads(text)
+            records = parse_json(text)
             records = [records] if isinstance(records, dict) and "latency" in records else records
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise DataError(f"Measurements are a JSON array. Received text that is not JSON: {error}.") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DataError(f"Measurements are a JSON array of records. Received: {type(records).__name__}.")

@@ -19,6 +19,7 @@ from ..errors import TrainingError
 from ..layers import interception
 from ..quantization import RangeAsset, TrainedRanges
 from ..system import write_atomically
+from ..system.documents import read_document
 
 __all__ = ["RangeAssets", "Ranges", "StateFile"]
 
@@ -102,13 +103,13 @@ class StateFile:
         if not is_first or not os.path.exists(self._path):
             return
         try:
-            with open(self._path, encoding="utf-8") as file:
-                states = {int(each["iterations"]): dict(each["trackers"]) for each in json.load(file)["states"]}
+            found = read_document(self._path)
+            states = {int(each["iterations"]): dict(each["trackers"]) for each in found["states"]}
             snapshots = {
                 each: {str(name): np.asarray(values, np.float32) for name, values in kept.items()}
                 for each, kept in states.items()
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise TrainingError(
                 f"The state of quantization-aware training is damaged: {self._path} ({error}). Delete it to learn the "
                 "ranges anew."

@@ -5,7 +5,6 @@ layer is all that happens here.
 """
 
 import difflib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import DataError
+from ..system.documents import is_yaml_name, read_document
 
 __all__ = ["PRECISIONS", "Precision", "Rule", "choose", "read_rules"]
 
@@ -112,26 +112,15 @@ def _rule(item: Any) -> Rule:
 
 def _read(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no text"
+        return read_document(path)
+    except OSError as error:
         raise DataError(
-            f"The precision rules must be readable. Received: {path} ({reason}). Check the path."
+            f"The precision rules must be readable. Received: {path} ({error.strerror}). Check the path."
         ) from error
-    if path.suffix in (".yaml", ".yml"):
-        import yaml
-
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"The precision rules must be YAML. Received: {path} ({reason}).") from error
-    try:
-        return json.loads(text)
     except ValueError as error:
-        raise DataError(
-            f"The precision rules must be JSON. Received: {path} ({error}). Name it .yaml if it is."
-        ) from error
+        form = "YAML" if is_yaml_name(path) else "JSON"
+        hint = "" if is_yaml_name(path) else " Name it .yaml if it is."
+        raise DataError(f"The precision rules must be {form}. Received: {path} ({error}).{hint}") from error
 
 
 def choose(rules: Sequence[Rule], operators: Sequence[tuple[str, Sequence[str]]]) -> list[Rule | None]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError
+from ..system.documents import parse_json
 from .targets import TARGETS
 
 __all__ = ["ASSET", "RangeAsset", "TrainedRanges", "hash_weights", "read_archive", "trained_ranges"]
@@ -65,7 +66,7 @@ class TrainedRanges:
             ModelError: the text is something else.
         """
         try:
-            record = json.loads(text)
+            record = parse_json(text)
             if record["format"] != _FORMAT:
                 raise ModelError(f"Trained ranges must be of format {_FORMAT}. Received: {record['format']!r}.")
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in record["ranges"].items()}
@@ -75,7 +76,7 @@ class TrainedRanges:
             weights = {
                 str(name): tuple(float(bound) for bound in bounds) for name, bounds in record.get("weights", {}).items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ModelError(f"The asset {ASSET} of the model is damaged: {error}. Save the model again.") from error
         for name, (low, high) in ranges.items():
             if not (np.isfinite(low) and np.isfinite(high) and low <= 0 <= high):

@@ -294,8 +294,8 @@ def _json(text: bytes, place: Path) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        value = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text, object_pairs_hook=unique)
+    except ValueError as error:
         raise SignatureError(f"A signature must be JSON. Received: {place} ({error}). Sign it again.") from error
     if not isinstance(value, dict):
         raise SignatureError(f"A signature must be a JSON object. Received: {place}. Sign it again.")

@@ -1,11 +1,10 @@
 """Samples from TFRecord files of ``tf.train.Example`` records.
 
-A feature map says which feature holds which input and which label, and how. TensorFlow reads the records; encoded pictures go through
-``images`` as those in a folder do.
+A feature map says which feature holds which input and which label, and how. ``tfrecord_frames`` finds the records, TensorFlow's
+``Example`` reads each; encoded pictures go through ``images`` as those in a folder do.
 """
 
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError, reason
+from ...system.documents import is_yaml_name, read_document
 from ..images import ImageReader
 from ..samples import Block, Samples
 from ..specs import InputSpec, SampleSpec, check_shape
 from .names import LABEL_NAMES, choose_labels
+from .tfrecord_frames import damaged, read_frames
 
 __all__ = ["SUFFIXES", "Feature", "TFRecords", "read", "read_feature_map"]
 
@@ -95,21 +96,13 @@ def read_feature_map(source: str | os.PathLike | Mapping[str, Any]) -> dict[str,
 
 def _loaded(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix in (".yaml", ".yml"):
-            import yaml
-
-            try:
-                return yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise DataError(f"A feature map must be YAML. Received: {path} ({reason(error)}).") from error
-        return json.loads(text)
+        return read_document(path)
     except OSError as error:
         raise DataError(f"The feature map must be readable. Received: {path} ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"A feature map must be JSON. Received: {path} ({reason(error)}). Name it .yaml if it is."
-        ) from error
+    except ValueError as error:
+        form = "YAML" if is_yaml_name(path) else "JSON"
+        hint = "" if is_yaml_name(path) else " Name it .yaml if it is."
+        raise DataError(f"A feature map must be {form}. Received: {path} ({reason(error)}).{hint}") from error
 
 
 def _feature(name: str, entry: Any, place: str) -> Feature:
@@ -212,21 +205,14 @@ def _files(paths: Sequence[str]) -> list[Path]:
 def _records(file: Path) -> Iterator[Any]:
     import tensorflow as tf
 
-    compression = "GZIP" if file.suffix == ".gz" else ""
-    try:
-        for content in tf.data.TFRecordDataset(str(file), compression_type=compression).as_numpy_iterator():
-            yield tf.train.Example.FromString(content).features.feature
-    except tf.errors.OpError as error:
-        raise _damaged(file, error.message) from error
-    except Exception as error:
-        if type(error).__name__ != "DecodeError":  # google.protobuf's, which is no dependency of this package
-            raise
-        raise _damaged(file, "a record is no tf.train.Example") from error
-
-
-def _damaged(file: Path, reason: str) -> DataError:
-    line = reason.strip().splitlines()[0][:120] if reason.strip() else "unreadable"
-    return DataError(f"A TFRecord file must be whole. Received: {file} ({line}). Write it again.")
+    for content in read_frames(file):
+        try:
+            record = tf.train.Example.FromString(content).features.feature
+        except Exception as error:
+            if type(error).__name__ != "DecodeError":  # google.protobuf's, which is no dependency of this package
+                raise
+            raise damaged(file, "a record is no tf.train.Example") from error
+        yield record
 
 
 def _read(record: Any, feature: Feature, spec: InputSpec, images: ImageReader | None, place: str) -> np.ndarray:
