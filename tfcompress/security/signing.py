@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SignatureError
+from ..system.documents import parse_json
 from ..system.files import check_writable, write_atomically
 from . import keys
 from .manifest import Manifest, Resource, Serialization, digests_of, manifest_of

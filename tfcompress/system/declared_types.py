@@ -58,10 +58,10 @@ def _checked(kind: Any, value: Any, place: str) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _one_of(inner, value, place)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
         known = {field.name: _hints(kind)[field.name] for field in dataclasses.fields(kind)}
-        return kind(**_fields(known, needed, value, place))  # type: ignore[operator]
+        return kind(**_fields(known, needed, value, place))
     if typing.is_typeddict(kind):
         return _fields(_hints(kind), set(kind.__required_keys__), value, place)
     if origin is not None and issubclass(origin, Mapping):

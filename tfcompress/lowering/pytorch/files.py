@@ -6,7 +6,6 @@ is not needed. Nothing is loaded here.
 """
 
 import ast
-import json
 import os
 import re
 import zipfile
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from ...errors import ModelError
+from ...system.documents import parse_json
 
 __all__ = ["TorchKind", "check_program", "detect", "members"]
 
@@ -168,11 +168,11 @@ def _check_member(archive: zipfile.ZipFile, full: str, name: str, path: str | os
     if re.match(r"data/(weights|constants)/[^/]*\.pt$|data/constants/(custom|opaque)_obj", name):
         raise _refusal(f"pickled objects ({name})", path)
     if name.startswith("data/") and name.endswith("_config.json"):
-        for entry in _dicts(json.loads(archive.read(full))):
+        for entry in _dicts(parse_json(archive.read(full))):
             if entry.get("use_pickle"):
                 raise _refusal(f"a pickled tensor ({entry.get('path_name')})", path)
     if name.startswith("models/"):
-        _check_graph(json.loads(archive.read(full)), path)
+        _check_graph(parse_json(archive.read(full)), path)
 
 
 def _check_graph(program: Any, path: str | os.PathLike) -> None:
