@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from .quantization import Target as Target
     from .quantization import targets as targets
     from .reporting import report as report
+    from .security import AdversarialTraining as AdversarialTraining
+    from .security import AttackOptions as AttackOptions
+    from .security import Robustness as Robustness
+    from .security.robustness import robustness as robustness
     from .tflite import Inspection as Inspection
     from .tflite import Metadata as Metadata
     from .tflite import inspect as inspect
@@ -74,6 +78,8 @@ else:
             "qat": ["QuantizationAwareTraining"],
             "quantization": ["TARGETS", "Target"],
             "reporting": ["report"],
+            "security": ["AdversarialTraining", "AttackOptions", "Robustness"],
+            "security.robustness": ["robustness"],
             "tflite": ["Inspection", "Metadata", "inspect"],
         },
         modules=[

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import TfcompressError
 from ..system.printable import printable_lines
-from . import compare, convert, devices, inspect, measure, reproduce, signing, zoo
+from . import compare, convert, devices, inspect, measure, reproduce, robustness, signing, zoo
 from .parsing import UsageError, abandon_stdout, show
 from .progress import say
 
@@ -27,6 +27,7 @@ _COMMANDS: dict[str, Any] = {  # modules with SUMMARY and run, or values with bo
     "measure": measure,
     "inspect": inspect,
     "compare": compare,
+    "robustness": robustness,
     "devices": devices,
     "zoo": zoo,
     "keygen": signing.KEYGEN,
@@ -134,5 +135,5 @@ def _show_overview(arguments: Sequence[str], *, program: str) -> int:
 
 def _overview(program: str) -> str:
     lines = [f"{program}: prune and quantize Keras models, convert them to TFLite, measure the files", ""]
-    lines += [f"  {program} {name:9} {command.SUMMARY}" for name, command in _COMMANDS.items()]
+    lines += [f"  {program} {name:10} {command.SUMMARY}" for name, command in _COMMANDS.items()]
     return "\n".join([*lines, "", f"'{program} COMMAND --help' lists a command's flags."])

@@ -17,6 +17,7 @@ import numpy as np
 
 __all__ = [
     "Interception",
+    "around_training_step",
     "attach_asset",
     "before_saving_weights",
     "call_with_weights",
@@ -29,6 +30,7 @@ __all__ = [
     "restore",
     "subject",
     "surrounded",
+    "suspended",
     "swapped_activation",
 ]
 
@@ -232,6 +234,51 @@ def restore(model: keras.Model) -> bool:
     if found:
         forget_functions(model)
     return found
+
+
+@contextlib.contextmanager
+def suspended(model: keras.Model) -> Iterator[None]:
+    """Runs the body while the calls of ``model`` and its layers are their own; what intercepts them is back afterwards.
+
+    Examples:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> with Interception(model, {}, lambda *_: None, lambda call, args, kwargs: None):
+        ...     with suspended(model):
+        ...         print(model(keras.ops.ones((1, 4))).shape)
+        (1, 2)
+    """
+    held = []
+    for layer in (model, *layer_paths(model).values()):
+        call = vars(layer).get("call")
+        mark = getattr(call, _MARK, None)
+        if mark is None:
+            continue
+        held.append((layer, call))
+        if mark[0] is None:
+            del vars(layer)["call"]
+        else:
+            vars(layer)["call"] = mark[0]
+    try:
+        yield
+    finally:
+        for layer, call in held:
+            vars(layer)["call"] = call
+
+
+def around_training_step(model: keras.Model, around: Callable[[Callable[[Any], Any], Any], Any] | None) -> None:
+    """Makes ``model.train_step(data)`` call ``around(train step, data)``; None takes it off. What was compiled is dropped.
+
+    Examples:
+        >>> import keras
+        >>> around_training_step(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), None)
+    """
+    vars(model).pop("train_step", None)
+    if around is not None:
+        step = model.train_step
+        vars(model)["train_step"] = lambda data: around(step, data)
+    if getattr(model, "train_function", None) is not None:
+        model.train_function = None
 
 
 def forget_functions(model: keras.Model) -> None:

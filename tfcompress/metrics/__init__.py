@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .classification import predicted_classes as predicted_classes
     from .classification import top1_accuracy as top1_accuracy
     from .classification import top_k_accuracy as top_k_accuracy
+    from .confidence import are_probabilities as are_probabilities
+    from .confidence import expected_calibration_error as expected_calibration_error
+    from .confidence import probabilities as probabilities
+    from .confidence import wilson_interval as wilson_interval
     from .differences import Difference as Difference
     from .differences import argmax_agreement as argmax_agreement
     from .differences import cosine as cosine
@@ -39,6 +43,7 @@ else:
                 "top1_accuracy",
                 "top_k_accuracy",
             ],
+            "confidence": ["are_probabilities", "expected_calibration_error", "probabilities", "wilson_interval"],
             "differences": ["Difference", "argmax_agreement", "cosine", "decibels", "step_difference"],
             "named_metrics": ["METRICS", "Metric", "MetricName", "resolve_metrics"],
         },

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from .file_report import conversion_text as conversion_text
     from .file_report import inspection_report as inspection_report
     from .measurement_report import report as report
+    from .robustness_report import robustness_report as robustness_report
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
             "file_report": ["conversion_record", "conversion_report", "conversion_text", "inspection_report"],
             "measurement_report": ["report"],
+            "robustness_report": ["robustness_report"],
         },
     )

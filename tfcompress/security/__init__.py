@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from .required import SignedFile as SignedFile
     from .required import copy_signed as copy_signed
     from .required import read_signed as read_signed
+    from .robustness import AdversarialTraining as AdversarialTraining
+    from .robustness import AttackOptions as AttackOptions
+    from .robustness import Robustness as Robustness
+    from .robustness import art_classifier as art_classifier
     from .signing import Verified as Verified
     from .signing import sign as sign
     from .signing import verify as verify
@@ -21,6 +25,7 @@ else:
         {
             "keys": ["generate_keys"],
             "required": ["SignedFile", "copy_signed", "read_signed"],
+            "robustness": ["AdversarialTraining", "AttackOptions", "Robustness", "art_classifier"],
             "signing": ["Verified", "sign", "verify"],
         },
     )
