@@ -221,44 +221,32 @@ def restore(model: keras.Model) -> bool:
         >>> restore(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
         False
     """
-    found = False
-    for layer in (model, *layer_paths(model).values()):
-        mark = getattr(vars(layer).get("call"), _MARK, None)
-        if mark is None:
-            continue
-        found = True
-        if mark[0] is None:
-            del vars(layer)["call"]
-        else:
-            vars(layer)["call"] = mark[0]
+    found = bool(_bared(model))
     if found:
         forget_functions(model)
     return found
 
 
+def _bared(model: keras.Model) -> list[tuple[Any, Callable[..., Any]]]:
+    """Gives the model and its layers their own calls; returns which had others, and those."""
+    calls = [(layer, vars(layer).get("call")) for layer in (model, *layer_paths(model).values())]
+    found = [(layer, call) for layer, call in calls if call is not None and hasattr(call, _MARK)]
+    for layer, call in found:
+        _set_call(layer, getattr(call, _MARK)[0])
+    return found
+
+
+def _set_call(layer: Any, call: Callable[..., Any] | None) -> None:
+    if call is None:
+        del vars(layer)["call"]
+    else:
+        vars(layer)["call"] = call
+
+
 @contextlib.contextmanager
 def suspended(model: keras.Model) -> Iterator[None]:
-    """Runs the body while the calls of ``model`` and its layers are their own; what intercepts them is back afterwards.
-
-    Examples:
-        >>> import keras
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-        >>> with Interception(model, {}, lambda *_: None, lambda call, args, kwargs: None):
-        ...     with suspended(model):
-        ...         print(model(keras.ops.ones((1, 4))).shape)
-        (1, 2)
-    """
-    held = []
-    for layer in (model, *layer_paths(model).values()):
-        call = vars(layer).get("call")
-        mark = getattr(call, _MARK, None)
-        if mark is None:
-            continue
-        held.append((layer, call))
-        if mark[0] is None:
-            del vars(layer)["call"]
-        else:
-            vars(layer)["call"] = mark[0]
+    """Runs the body while the calls of ``model`` and its layers are their own; what intercepts them is back afterwards."""
+    held = _bared(model)
     try:
         yield
     finally:
@@ -267,12 +255,7 @@ def suspended(model: keras.Model) -> Iterator[None]:
 
 
 def around_training_step(model: keras.Model, around: Callable[[Callable[[Any], Any], Any], Any] | None) -> None:
-    """Makes ``model.train_step(data)`` call ``around(train step, data)``; None takes it off. What was compiled is dropped.
-
-    Examples:
-        >>> import keras
-        >>> around_training_step(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), None)
-    """
+    """Makes ``model.train_step(data)`` call ``around(train step, data)``; None takes it off. What was compiled is dropped."""
     vars(model).pop("train_step", None)
     if around is not None:
         step = model.train_step
@@ -359,10 +342,7 @@ def surrounded(
         yield
     finally:
         for name, layer in layers.items():
-            if before[name] is None:
-                del vars(layer)["call"]
-            else:
-                vars(layer)["call"] = before[name]
+            _set_call(layer, before[name])
 
 
 def read(variable: Any) -> np.ndarray:
