@@ -245,7 +245,7 @@ def _set_call(layer: Any, call: Callable[..., Any] | None) -> None:
 
 @contextlib.contextmanager
 def suspended(model: keras.Model) -> Iterator[None]:
-    """Runs the body while the calls of ``model`` and its layers are their own; what intercepts them is back afterwards."""
+    """Runs the body while the calls of ``model`` and its layers are their own; interceptions are back afterwards."""
     held = _bared(model)
     try:
         yield
@@ -258,10 +258,8 @@ def around_training_step(model: keras.Model, around: Callable[[Callable[[Any], A
     """Makes ``model.train_step(data)`` call ``around(train step, data)``; None takes it off. What was compiled is dropped."""
     vars(model).pop("train_step", None)
     if around is not None:
-        step = model.train_step
-        vars(model)["train_step"] = lambda data: around(step, data)
-    if getattr(model, "train_function", None) is not None:
-        model.train_function = None
+        vars(model)["train_step"] = functools.partial(around, model.train_step)
+    model.train_function = None
 
 
 def forget_functions(model: keras.Model) -> None:
@@ -379,12 +377,10 @@ def subject(model: keras.Model) -> keras.Model:
 def attach_asset(model: keras.Model, writer: Callable[[str], None] | None) -> None:
     """Makes ``model.save`` call ``writer(folder)`` for the model's assets; None takes the writer off.
 
-    Keras calls ``save_assets`` on every object it saves and ignores assets that nothing loads, so the file still opens
-    in a plain Keras.
+    Keras calls ``save_assets`` on every object it saves and ignores assets that nothing loads: a plain Keras opens them.
     """
-    if writer is None:
-        vars(model).pop("save_assets", None)
-    else:
+    vars(model).pop("save_assets", None)
+    if writer is not None:
         vars(model)["save_assets"] = writer
 
 
