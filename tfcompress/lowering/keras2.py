@@ -5,7 +5,6 @@ reads its ranges off the graph. This module does not lower.
 """
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 
 from ..errors import ModelError
 from ..layers import InputTensor
+from .trust import tfmot
+from .trust.tfmot import toolkit as _toolkit
 
 __all__ = ["has_fake_quantization", "input_structure", "is_legacy_model", "layers", "load", "strip"]
 
-_FLAG = "TF_USE_LEGACY_KERAS"
 _QUANTIZE_WRAPPERS = ("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2", "OutputOnlyWrapper")
 
 
@@ -32,26 +32,6 @@ def is_legacy_model(model: Any) -> bool:
     """
     tf_keras = sys.modules.get("tf_keras")
     return tf_keras is not None and isinstance(model, tf_keras.Model)
-
-
-@contextlib.contextmanager
-def _flag_restored() -> Iterator[None]:
-    """Undoes what the import of tensorflow_model_optimization does to the environment: Keras 3 would be gone."""
-    before = os.environ.get(_FLAG)
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(_FLAG, None)
-        else:
-            os.environ[_FLAG] = before
-
-
-def _toolkit() -> Any:
-    with _flag_restored():
-        import tensorflow_model_optimization
-
-        return tensorflow_model_optimization
 
 
 def load(path: Path, *, with_tfmot: bool, allow_unsafe: bool = False) -> Any:
@@ -71,15 +51,14 @@ def load(path: Path, *, with_tfmot: bool, allow_unsafe: bool = False) -> Any:
     with contextlib.ExitStack() as scopes:
         if with_tfmot:
             try:
-                toolkit = _toolkit()
+                known = tfmot.scopes()
             except ImportError as error:
                 raise ModelError(
                     f"TFMOT's layers need the toolkit. Received: {path} with such layers. "
                     "Run pip install tensorflow-model-optimization."
                 ) from error
-            scopes.enter_context(toolkit.quantization.keras.quantize_scope())
-            scopes.enter_context(toolkit.sparsity.keras.prune_scope())
-            scopes.enter_context(toolkit.clustering.keras.cluster_scope())
+            for scope in known:
+                scopes.enter_context(scope)
         return tf_keras.models.load_model(path, compile=False, safe_mode=not allow_unsafe)
 
 

@@ -7,6 +7,7 @@ tf_keras. Does not lower or convert.
 import os
 import shutil
 import sys
+import tempfile
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,23 +147,35 @@ def _from_path(path: Path, options: SourceOptions, debug: bool) -> Source:
             f"The model must be a .keras, .h5, .tflite, .pt2 or .pt file or a SavedModel folder. Received: {path}, "
             f"{path.stat().st_size} bytes of something else."
         )
-    hdf5.check(path)
-    config = trust.read_config(path)
-    if not options.allow_unsafe:
-        trust.check_config(config, str(path), _known_objects())
-    version = trust.keras_version(path)
-    if trust.uses_tfmot(config) or (is_archive and version.startswith("2.")):
-        return _legacy_source(_load_legacy(path, config, options.allow_unsafe, debug), str(path), options)
-    try:
-        model = _load(path, options.allow_unsafe, debug)
-    except ModelError as first:
-        if not version.startswith("2."):
-            raise
+    if options.allow_unsafe:
+        hdf5.check(path)
+        config = trust.read_config(path)
+        loaders = trust.loaders_of(config, ".keras" if is_archive else ".h5", trust.keras_version(path))
+        return _from_keras(trust.CheckedKeras(path, loaders, trust.uses_tfmot(config)), path, options, debug)
+    with tempfile.TemporaryDirectory(prefix="tfcompress-") as folder:
+        checked = trust.check_keras(path, Path(folder), known=_known_objects())
+        if not isinstance(checked, trust.CheckedKeras):
+            raise ModelError(checked[0].reason)
+        return _from_keras(checked, path, options, debug)
+
+
+def _from_keras(file: trust.CheckedKeras, path: Path, options: SourceOptions, debug: bool) -> Source:
+    """Loads a file by the first of its loaders that can; ``path`` is how messages name it."""
+    first: ModelError | None = None
+    for loader in file.loaders:
         try:
-            return _legacy_source(_load_legacy(path, config, options.allow_unsafe, debug), str(path), options)
-        except ModelError as second:
-            raise second from first
-    return _keras_source(model, str(path), read_archive(path), options)
+            if loader == "keras":
+                model = _load(file.path, path, options.allow_unsafe, debug)
+                return _keras_source(model, str(path), read_archive(file.path), options)
+            model = _load_legacy(file, path, options.allow_unsafe, debug)
+            return _legacy_source(model, str(path), options)
+        except ModelError as error:
+            if first is not None:
+                raise error from first
+            if loader == file.loaders[-1]:
+                raise
+            first = error
+    raise ModelError(f"Keras cannot load {path}: no loader is known for it.")
 
 
 def _from_folder(path: Path, options: SourceOptions) -> Source:
@@ -195,12 +208,12 @@ def _known_objects() -> set[str]:
     return known | set(tf_keras.saving.get_custom_objects()) if tf_keras is not None else known
 
 
-def _load(path: Path, allow_unsafe: bool, debug: bool) -> Any:
+def _load(file: Path, path: Path, allow_unsafe: bool, debug: bool) -> Any:
     import keras
 
     with converter_silenced(debug=debug):
         try:
-            return keras.models.load_model(path, compile=False, safe_mode=not allow_unsafe)
+            return keras.models.load_model(file, compile=False, safe_mode=not allow_unsafe)
         except Exception as error:  # Keras raises whatever the file makes it stumble over
             raise ModelError(
                 f"Keras cannot load {path}: {_first_line(error)} Save it again with this Keras ({keras.__version__}), or "
@@ -208,14 +221,14 @@ def _load(path: Path, allow_unsafe: bool, debug: bool) -> Any:
             ) from error
 
 
-def _load_legacy(path: Path, config: Any, allow_unsafe: bool, debug: bool) -> Any:
+def _load_legacy(file: trust.CheckedKeras, path: Path, allow_unsafe: bool, debug: bool) -> Any:
     with converter_silenced(debug=debug):
         try:
-            return keras2.load(path, with_tfmot=trust.uses_tfmot(config), allow_unsafe=allow_unsafe)
+            return keras2.load(file.path, with_tfmot=file.with_tfmot, allow_unsafe=allow_unsafe)
         except ModelError:
             raise
         except Exception as error:  # as above
-            if trust.uses_tfmot(config) and path.suffix == ".keras":
+            if file.with_tfmot and file.path.suffix == ".keras":
                 raise ModelError(
                     f"TFMOT does not read its own .keras files of quantization-aware models. Received: {path}. Load the "
                     "weights into the model and save it as .h5 or as a SavedModel."
