@@ -196,8 +196,12 @@ def read_parts(request: tuple[str, str], report: Any) -> Any:
         The fields of ``_Parts``, or a clause that says what is refused.
     """
     del report
-    path, folder = request[0], Path(request[1])
-    _limit_memory(Path(path).stat().st_size)
+    _limit_memory(Path(request[0]).stat().st_size)
+    return take_apart(request[0], Path(request[1]))
+
+
+def take_apart(path: str, folder: Path) -> Any:
+    """Does what ``read_parts`` says, in any process."""
     private = folder / _PRIVATE
     with open(path, "rb") as source, private.open("wb") as target:
         shutil.copyfileobj(source, target, _COPY_BYTES)
