@@ -18,10 +18,10 @@ import tfcompress as tfc
 from tfcompress import zoo
 from tfcompress.errors import ModelError
 from tfcompress.lowering import SourceOptions, trust
-from tfcompress.lowering.sources import _known_objects, open_source
+from tfcompress.lowering.sources import open_source
 from tfcompress.lowering.trust.json_texts import parse_json
 from tfcompress.lowering.trust.keras_files import take_apart
-from tfcompress.lowering.trust.keras_objects import keras_objects
+from tfcompress.lowering.trust.keras_objects import keras_objects, registered_objects
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
 OLD = "2.15.0"
@@ -117,6 +117,17 @@ def test_what_tf_keras_would_run_is_refused(name):
 @pytest.mark.parametrize("name", ATTACKS_3)
 def test_what_keras_would_run_is_refused(name):
     assert found(layer("Sequential", "keras", layers=[ATTACKS_3[name]]), "keras")
+
+
+@pytest.mark.parametrize("class_name", ["ResidualWrapper", "Lambda", "keras_export", "Other"])
+def test_a_registered_name_lends_itself_to_no_other_class(class_name):
+    import tf_keras
+
+    assert "Custom>Adam" in tf_keras.saving.get_custom_objects()  # tf_keras registers its own
+    entry = {"module": "evil", "class_name": class_name, "registered_name": "Custom>Adam", "config": {}}
+    known = registered_objects("tf_keras")
+    assert list(trust.examine_config(entry, "m", known, loader="tf_keras"))
+    assert not list(trust.examine_config({**entry, "class_name": "Adam"}, "m", known, loader="tf_keras"))
 
 
 def test_how_a_model_was_trained_is_dropped_and_not_read():
@@ -351,7 +362,7 @@ def test_every_zoo_model_is_known():
         assert not [
             finding.what
             for finding in trust.examine_config(
-                config_of(entry.function()), entry.name, _known_objects(), loader="keras"
+                config_of(entry.function()), entry.name, registered_objects("keras"), loader="keras"
             )
         ]
 

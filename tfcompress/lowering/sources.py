@@ -153,7 +153,7 @@ def _from_path(path: Path, options: SourceOptions, debug: bool) -> Source:
         loaders = trust.loaders_of(config, ".keras" if is_archive else ".h5", trust.keras_version(path))
         return _from_keras(trust.CheckedKeras(path, loaders, trust.uses_tfmot(config)), path, options, debug)
     with tempfile.TemporaryDirectory(prefix="tfcompress-") as folder:
-        checked = trust.check_keras(path, Path(folder), known=_known_objects())
+        checked = trust.check_keras(path, Path(folder))
         if not isinstance(checked, trust.CheckedKeras):
             raise ModelError(checked[0].reason)
         return _from_keras(checked, path, options, debug)
@@ -198,14 +198,6 @@ def _from_folder(path: Path, options: SourceOptions) -> Source:
 def _saved_model_source(folder: Path, path: Path, options: SourceOptions) -> Source:
     fake_quantized = b"FakeQuantWithMinMax" in (folder / "saved_model.pb").read_bytes()
     return Source("saved_model", str(path), str(folder), fake_quantized=fake_quantized, options=options)
-
-
-def _known_objects() -> set[str]:
-    import keras
-
-    known = set(keras.saving.get_custom_objects())
-    tf_keras = sys.modules.get("tf_keras")
-    return known | set(tf_keras.saving.get_custom_objects()) if tf_keras is not None else known
 
 
 def _load(file: Path, path: Path, allow_unsafe: bool, debug: bool) -> Any:

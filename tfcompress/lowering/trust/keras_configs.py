@@ -4,7 +4,7 @@ The check knows what the loader that will run really reads: classes by module, n
 texts that stand for functions or files. This module loads no model.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ...errors import ModelError
@@ -180,8 +180,7 @@ def _object_findings(entry: dict[str, Any], where: str, rules: _Rules) -> Iterat
     if class_name == "function":
         yield from _function_findings(entry, where, rules)
         return
-    resolved = registered if registered is not None or "module" in entry else class_name
-    if resolved is not None and resolved in rules.registered:
+    if _is_registered(entry, rules):
         return  # the caller's own class, which reads its settings itself; objects in them are looked at all the same
     known = rules.known.classes.get((module or "", class_name))
     if known is None or registered not in (None, class_name):
@@ -200,6 +199,18 @@ def _object_findings(entry: dict[str, Any], where: str, rules: _Rules) -> Iterat
             yield from _text_findings(key, value, article, where, rules)
     if class_name in _FUNCTION_LAYERS and not is_tensor_function(settings.get("function")):
         yield _code(f"{article} that calls {_shown(settings.get('function'))}", where, rules)
+
+
+def _is_registered(entry: dict[str, Any], rules: _Rules) -> bool:
+    """Returns whether every way in which loaders look a class up leads to the caller's own."""
+    class_name, registered = entry["class_name"], entry.get("registered_name")
+    if registered is None and "module" in entry:
+        return False
+    name = class_name if registered is None else registered
+    if name not in rules.registered or _plain(class_name) in rules.known.unlisted:
+        return False
+    own = getattr(rules.registered[name], "__name__", None) if isinstance(rules.registered, Mapping) else None
+    return class_name in (name, own, _plain(name))  # some loaders go by the registered name, others by the class's
 
 
 def _text_findings(key: str, value: str, layer: str, where: str, rules: _Rules) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from . import archives, weight_files
 from .findings import Finding
 from .json_texts import LARGEST_TEXT, parse_json
 from .keras_configs import HOW_TO_ALLOW, examine_config, uses_tfmot, without_training
-from .keras_objects import Loader
+from .keras_objects import Loader, registered_objects
 
 __all__ = ["CheckedKeras", "check_keras", "examine_keras", "loaders_of"]
 
@@ -52,14 +51,13 @@ class _Parts(NamedTuple):
     assets: tuple[str, ...]
 
 
-def examine_keras(path: Path, *, known: Collection[str] = frozenset()) -> list[Finding]:
+def examine_keras(path: Path) -> list[Finding]:
     """Returns what keeps a ``.keras`` or ``.h5`` file from being opened; an empty list if nothing does.
 
-    No loader sees the file.
+    No loader sees the file. Custom objects that this process registered with its loader are known.
 
     Args:
         path: the file.
-        known: registered names of custom objects that the caller defined in this process. Default: none.
 
     Raises:
         ModelError: damaged, or weights without a model.
@@ -69,17 +67,16 @@ def examine_keras(path: Path, *, known: Collection[str] = frozenset()) -> list[F
         []
     """
     with tempfile.TemporaryDirectory(prefix="tfcompress-") as folder:
-        checked = check_keras(path, Path(folder), known=known)
+        checked = check_keras(path, Path(folder))
     return checked if isinstance(checked, list) else []
 
 
-def check_keras(path: Path, folder: Path, *, known: Collection[str] = frozenset()) -> CheckedKeras | list[Finding]:
+def check_keras(path: Path, folder: Path) -> CheckedKeras | list[Finding]:
     """Returns a new file of the checked parts of a ``.keras`` or ``.h5`` file, or what keeps it from being opened.
 
     Args:
         path: the file, which is read once.
         folder: where the new file is written; empty.
-        known: registered names of custom objects that the caller defined in this process. Default: none.
 
     Raises:
         ModelError: damaged, or weights without a model.
@@ -98,7 +95,7 @@ def check_keras(path: Path, folder: Path, *, known: Collection[str] = frozenset(
     found: list[Finding] = []
     for loader in loaders_of(config, parts.kind, parts.version):
         try:
-            found = list(examine_config(config, str(path), known, loader=loader))
+            found = list(examine_config(config, str(path), registered_objects(loader), loader=loader))
         except ImportError as error:
             raise _missing(path, uses_tfmot(config)) from error
         if not found:

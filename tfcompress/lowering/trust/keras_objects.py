@@ -9,13 +9,14 @@ import functools
 import importlib
 import inspect
 import re
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from .tfmot import toolkit_objects
 
-__all__ = ["KerasObjects", "Loader", "keras_objects"]
+__all__ = ["KerasObjects", "Loader", "keras_objects", "registered_objects"]
 
 Loader = Literal["keras", "tf_keras"]
 """Which of the two loads a file: Keras 3, or tf_keras, which is Keras 2."""
@@ -93,11 +94,13 @@ class KerasObjects(NamedTuple):
         classes: the settings of each class, by (module, name); the module is "" for files that give none.
         functions: (module, name) of activation functions.
         identifiers: names that stand for an activation, initializer, regularizer or constraint.
+        unlisted: names of the loader's own layers that are not among the classes.
     """
 
     classes: dict[tuple[str, str], frozenset[str]]
     functions: frozenset[tuple[str, str]]
     identifiers: frozenset[str]
+    unlisted: frozenset[str]
 
 
 @functools.lru_cache(maxsize=4)
@@ -140,7 +143,29 @@ def keras_objects(loader: Loader, *, with_tfmot: bool = False) -> KerasObjects:
     aliases = {name for name, value in _table(internal) if getattr(value, "__name__", "") in activations}
     if with_tfmot:
         classes.update(_toolkit_classes())
-    return KerasObjects(classes, frozenset(functions), frozenset(identifiers | activations | aliases))
+    own = (
+        vars(package.layers)
+        if loader == "keras"
+        else dict(_table(importlib.import_module("tf_keras.src.layers.serialization")))
+    )
+    unlisted = {*own, *vars(package.layers)} - {name for _, name in classes}
+    return KerasObjects(
+        classes, frozenset(functions), frozenset(identifiers | activations | aliases), frozenset(unlisted)
+    )
+
+
+def registered_objects(loader: Loader) -> dict[str, Any]:
+    """Returns the custom objects that this process registered with a loader, by their names in files.
+
+    Args:
+        loader: which one; it is not imported.
+
+    Examples:
+        >>> "nobody>Nothing" in registered_objects("keras")
+        False
+    """
+    package = sys.modules.get(loader)
+    return {} if package is None else dict(package.saving.get_custom_objects())
 
 
 def _built_in(package: Any, loader: Loader) -> Iterator[tuple[str, str, type]]:
