@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from ...errors import ConversionError, ModelError
 from ...system import run_isolated
+from ...system.isolated_child import is_inside
 from . import archives, weight_files
 from .findings import Finding
 from .json_texts import LARGEST_TEXT, parse_json
@@ -193,7 +194,8 @@ def read_parts(request: tuple[str, str], report: Any) -> Any:
         The fields of ``_Parts``, or a clause that says what is refused.
     """
     del report
-    _limit_memory(Path(request[0]).stat().st_size)
+    if not is_inside():  # a wall has its own limit, for all that the process does
+        _limit_memory(Path(request[0]).stat().st_size)
     return take_apart(request[0], Path(request[1]))
 
 
