@@ -18,6 +18,7 @@ from tfcompress.security.robustness import (
     AttackOptions,
     PixelRange,
     Robustness,
+    art_classifier,
     corrupt,
     disagreement,
     fgsm,
@@ -307,7 +308,7 @@ def test_a_file_is_an_estimator_of_the_toolbox(digits):
     pytest.importorskip("art", reason="the extra [robustness] is not installed")
     from art.attacks.evasion import HopSkipJump
 
-    estimator = tfc.security.art_classifier(INT8, input_range=(0.0, 1.0))
+    estimator = art_classifier(INT8, input_range=(0.0, 1.0))
     x = digits.x_test[:2]
     found = HopSkipJump(estimator, norm=np.inf, max_iter=2, max_eval=50, init_eval=5, verbose=False).generate(x)
     assert (estimator.predict(found).argmax(axis=1) != estimator.predict(x).argmax(axis=1)).all()

@@ -1,5 +1,6 @@
 """``tfcompress robustness``: what compression does to a model under attack and in bad weather."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from absl import flags
 
 from ..system import check_distinct, check_writable, write_atomically
 from .parsing import PAGES, UsageError, help_text, new_flags, parse, show
+from .signing import define_require_signature, signed_copy
+from .wall import temporary_folder, wall, wall_flags
 
 __all__ = ["SUMMARY", "run"]
 
@@ -50,6 +53,8 @@ def _flags() -> flags.FlagValues:
         "mean=R,G,B;std=R,G,B",
         flag_values=values,
     )
+    define_require_signature(values)
+    wall_flags(values)
     flags.DEFINE_integer("threads", 1, "threads for one inference", 1, flag_values=values)
     flags.DEFINE_float("timeout_seconds", 3600.0, "how long all of it may take", 1.0, flag_values=values)
     flags.DEFINE_bool(
@@ -72,13 +77,12 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         return 0
     input_range = _input_range(values.input_range)
     _check_outputs(values)
+    from ..data.handing_over import files_of, portable
     from ..security import AttackOptions, Robustness
     from ..tflite import run_interpreter
 
     options = {name: values[name].value for name in ("eps", "steps", "restarts", "queries", "samples", "seed")}
     request = {
-        "model": values.model,
-        "data": values.data,
         "keras_model": values.keras_model,
         "attacks": vars(AttackOptions(**options)),
         "input_range": input_range,
@@ -87,13 +91,17 @@ def run(arguments: Sequence[str], *, program: str) -> int:
         "allow_unsafe": values.allow_unsafe,
         "debug": values.debug,
     }
-    answer: Any = run_interpreter(
-        "tfcompress.security.robustness.assessment:answer",
-        request,
-        place=" or ".join(values.model),
-        timeout_seconds=values.timeout_seconds,
-        debug=values.debug,
-    )
+    with contextlib.ExitStack() as stack:
+        models = [signed_copy(stack, path, values.require_signature) for path in values.model]
+        data = portable(values.data, stack.enter_context(temporary_folder()), debug=values.debug)
+        answer: Any = run_interpreter(
+            "tfcompress.security.robustness.assessment:answer",
+            {"model": models, "data": data, **request},
+            place=" or ".join(values.model),
+            timeout_seconds=values.timeout_seconds,
+            sandbox=wall(values, [*models, values.keras_model, *files_of(data)]),
+            debug=values.debug,
+        )
     found = Robustness.from_json(answer)
     record = json.dumps(answer, indent=2, allow_nan=False) + "\n"
     if values.json and values.json != "-":
