@@ -51,6 +51,7 @@ FILES = (
     "run_model.py",
     SIGNED_FILES,
     "ModelArithmetic.kt",
+    "ModelHash.kt",
     "ModelRunner.kt",
     SAMPLES,
     PROVENANCE,
@@ -175,7 +176,8 @@ def bundle(
     files["MODEL_CARD.md"] = _card(tflite, stored, said.get("facts") if facts is None else facts, values)
     files |= array_files(tflite, values["sha256"])
     files |= {
-        name: render(f"{name}.jinja", **values) for name in ("run_model.py", "ModelArithmetic.kt", "ModelRunner.kt")
+        name: render(f"{name}.jinja", **values)
+        for name in ("run_model.py", "ModelArithmetic.kt", "ModelHash.kt", "ModelRunner.kt")
     }
     files[SIGNED_FILES] = signed_files_text()
     statement = statement_of(values["sha256"], source=origin_name, recipe=recipe, said=said)

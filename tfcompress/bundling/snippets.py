@@ -31,7 +31,7 @@ __all__ = [
     "tokenizer_files",
 ]
 
-ARRAY_FILES = ("model.h", "model.cc")
+ARRAY_FILES = ("model.h", "model.cc", "sha256.h", "sha256.c")
 TOKENIZER_FILES = ("vocabulary.txt", "tokenizer.py", "Tokenizer.kt")
 FRONT_END_FILES = ("log_mel.py", "LogMel.kt", "log_mel.h", "log_mel.c")
 SIGNED_FILES = "signed_files.py"
@@ -103,7 +103,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def array_files(content: bytes, sha256: str) -> dict[str, str]:
-    """Returns the texts of ``model.h`` and ``model.cc``: the model for a program that has no file system.
+    """Returns the texts of ``model.h`` and ``model.cc``, the model for a program that has no file system, and of its hash.
 
     The linker puts the array into flash memory. It is aligned to 16 bytes, as TFLite Micro asks of a model, and compiles as
     C11 and as C++11.

@@ -34,6 +34,8 @@ _COMMANDS: dict[str, Any] = {  # modules with SUMMARY and run, or values with bo
     "sign": signing.SIGN,
     "verify": signing.VERIFY,
     "reproduce": reproduce,
+    "encrypt": signing.ENCRYPT,
+    "decrypt": signing.DECRYPT,
 }
 
 

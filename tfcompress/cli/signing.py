@@ -1,4 +1,4 @@
-"""``tfcompress keygen``, ``sign`` and ``verify``: who made a model, and is it still what they signed?"""
+"""``tfcompress keygen``, ``sign``, ``verify``, ``encrypt`` and ``decrypt``: who made a model, and who may read its file?"""
 
 import contextlib
 import getpass
@@ -12,10 +12,20 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from ..system import check_writable, write_atomically
+from ..system import check_distinct, check_exists, check_writable, write_atomically
 from .parsing import UsageError, help_text, new_flags, parse, show
 
-__all__ = ["KEYGEN", "SIGN", "VERIFY", "Command", "define_require_signature", "signed_copy", "signed_model"]
+__all__ = [
+    "DECRYPT",
+    "ENCRYPT",
+    "KEYGEN",
+    "SIGN",
+    "VERIFY",
+    "Command",
+    "define_require_signature",
+    "signed_copy",
+    "signed_model",
+]
 
 PASSWORD_VARIABLE = "TFCOMPRESS_KEY_PASSWORD"
 _PASSWORD_HELP = f"the private key has a password: taken from ${PASSWORD_VARIABLE}, or asked for"
@@ -32,15 +42,24 @@ def keygen(arguments: Sequence[str], *, program: str) -> int:
     """Runs ``keygen``; returns its exit code."""
     values = new_flags()
     flags.DEFINE_string("private", None, "where the private key goes; keep it secret", flag_values=values)
+    flags.DEFINE_string(
+        "encryption", None, "instead: where one key goes that encrypts and decrypts model files", flag_values=values
+    )
     flags.DEFINE_string("public", None, "where the public key goes; without it beside it, .pub", flag_values=values)
     flags.DEFINE_enum("curve", "P-256", ["P-256", "P-384", "P-521"], "the elliptic curve", flag_values=values)
     flags.DEFINE_bool("password", False, _PASSWORD_HELP, flag_values=values)
     flags.DEFINE_bool("overwrite", False, "replace existing keys", flag_values=values)
-    if parse(values, arguments, required=("private",)):
+    if parse(values, arguments, required=()):
         show(help_text(values, program=program, summary=KEYGEN.SUMMARY, example=f"{program} --private=maker.pem"))
         return 0
-    from ..security import generate_keys
+    if bool(values.private) == bool(values.encryption):
+        raise UsageError("--private or --encryption must be given, and not both. --help lists the flags.")
+    from ..security import generate_encryption_key, generate_keys
 
+    if values.encryption:
+        generate_encryption_key(values.encryption, overwrite=values.overwrite)
+        show(f"{values.encryption}: a key of 32 bytes (keep it secret; without it no file opens that it encrypted)")
+        return 0
     public = values.public or f"{os.path.splitext(values.private)[0]}.pub"
     found = generate_keys(
         values.private,
@@ -109,8 +128,44 @@ def verify_model(arguments: Sequence[str], *, program: str) -> int:
     return 0
 
 
-KEYGEN = Command("make a pair of keys to sign models with", keygen)
+def encrypt_model(arguments: Sequence[str], *, program: str) -> int:
+    """Runs ``encrypt``; returns its exit code."""
+    return _transform(arguments, program, ENCRYPT, "model.tflite", "model.tflite.enc")
+
+
+def decrypt_model(arguments: Sequence[str], *, program: str) -> int:
+    """Runs ``decrypt``; returns its exit code."""
+    return _transform(arguments, program, DECRYPT, "model.tflite.enc", "model.tflite")
+
+
+def _transform(arguments: Sequence[str], program: str, command: Command, read: str, written: str) -> int:
+    values = new_flags()
+    flags.DEFINE_string("model", None, f"the file, such as {read}", flag_values=values)
+    flags.DEFINE_string(
+        "key", None, "32 bytes or 64 hexadecimal digits, as keygen --encryption writes", flag_values=values
+    )
+    flags.DEFINE_string("output", None, f"where the other one goes, such as {written}", flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "replace an existing output file", flag_values=values)
+    if parse(values, arguments, required=("model", "key", "output")):
+        example = f"{program} --model={read} --key=model.key --output={written}"
+        show(help_text(values, program=program, summary=command.SUMMARY, example=example))
+        return 0
+    check_distinct(model=values.model, key=values.key, output=values.output)
+    check_exists(values.model)
+    check_writable(values.output, overwrite=values.overwrite)
+    from ..security import decrypt, encrypt, load_encryption_key
+
+    key, content = load_encryption_key(values.key), Path(values.model).read_bytes()
+    made = encrypt(content, key) if command is ENCRYPT else decrypt(content, key, name=values.model)
+    write_atomically(values.output, made, overwrite=values.overwrite)
+    show(f"{values.output}: {len(made):,} bytes")
+    return 0
+
+
+KEYGEN = Command("make keys to sign models, or to encrypt their files with", keygen)
 SIGN = Command("sign a model or a bundle, so that every changed byte is found", sign_model)
+ENCRYPT = Command("hide a model's file on a disk; not in memory, where it runs", encrypt_model)
+DECRYPT = Command("write the model that encrypt hid", decrypt_model)
 VERIFY = Command("check that a model or a bundle is what its maker signed", verify_model)
 
 

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 from ..system.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .encryption import decrypt as decrypt
+    from .encryption import encrypt as encrypt
+    from .encryption import generate_encryption_key as generate_encryption_key
+    from .encryption import load_encryption_key as load_encryption_key
     from .keys import generate_keys as generate_keys
     from .required import SignedFile as SignedFile
     from .required import copy_signed as copy_signed
@@ -23,6 +27,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "encryption": ["decrypt", "encrypt", "generate_encryption_key", "load_encryption_key"],
             "keys": ["generate_keys"],
             "required": ["SignedFile", "copy_signed", "read_signed"],
             "robustness": ["AdversarialTraining", "AttackOptions", "Robustness", "art_classifier"],

@@ -13,7 +13,15 @@ from typing import Any, Literal, get_args
 from ..errors import OutputError, SignatureError
 from ..system.files import check_distinct, check_writable
 
-__all__ = ["Curve", "fingerprint", "generate_keys", "load_private_key", "load_public_key", "verify_chain"]
+__all__ = [
+    "Curve",
+    "fingerprint",
+    "generate_keys",
+    "load_private_key",
+    "load_public_key",
+    "verify_chain",
+    "write_private",
+]
 
 Curve = Literal["P-256", "P-384", "P-521"]
 PRIVATE_MODE = 0o600
@@ -58,8 +66,8 @@ def generate_keys(
     key = ec.generate_private_key(curves[curve])
     hidden = serialization.NoEncryption() if not password else serialization.BestAvailableEncryption(password.encode())
     content = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden)
-    _write_private(paths[0], content)
-    _write_private(paths[1], _pem(key.public_key()), mode=0o644)
+    write_private(paths[0], content)
+    write_private(paths[1], _pem(key.public_key()), mode=0o644)
     return fingerprint(key.public_key())
 
 
@@ -210,7 +218,17 @@ def _read(path: str | os.PathLike) -> bytes:
         ) from error
 
 
-def _write_private(path: Path, content: bytes, mode: int = PRIVATE_MODE) -> None:
+def write_private(path: Path, content: bytes, mode: int = PRIVATE_MODE) -> None:
+    """Writes a key, whole or not at all, with the rights that it is to have from the first byte on.
+
+    Args:
+        path: where to; a file that is there is replaced.
+        content: all its bytes.
+        mode: its rights. Default: its owner reads and writes it, and nobody else.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
