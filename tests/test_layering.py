@@ -58,6 +58,7 @@ FORBIDDEN = {NUMPY: TENSORFLOW | INTERPRETER, KERAS: {"torch", "tf_keras", "jax"
 # What runs on a board, where NumPy and LiteRT are all there is.
 ON_DEVICE = {
     "errors",
+    "system.files",
     "system.quiet",
     "tflite.affine",
     "tflite.tensors",

@@ -9,6 +9,7 @@ from absl import flags
 from ..errors import DataError, reason
 from ..quantization import TARGETS, Target
 from ..quantization.targets import BACKENDS
+from ..system import check_regular
 from .parsing import UsageError, new_flags, parse_overrides, parse_shapes
 from .signing import define_require_signature
 from .wall import SECONDS, wall_flags
@@ -319,6 +320,7 @@ def _labels(path: str | None) -> list[str] | None:
     """Returns the lines of a text file of class names."""
     if path is None:
         return None
+    check_regular(path, "The labels", DataError)
     try:
         with open(path, encoding="utf-8") as file:
             labels = file.read().splitlines()

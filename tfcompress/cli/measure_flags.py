@@ -1,13 +1,21 @@
-"""The flags of ``tfcompress measure``, and which call of ``measure`` they and an earlier record make together."""
+"""The flags of ``tfcompress measure``, and which call of ``measure`` they and an earlier record make together.
+
+A record of ``--like`` is a file like any other: it may be a stranger's. So it names settings, models, arrays and pictures; what it
+names beyond that, code to be run and devices to be contacted, is refused unless the user names it again or allows the record.
+"""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from ..errors import DataError
+from ..system import check_regular, names_a_function
+from ..system.printable import printable
 from .parsing import UsageError, new_flags
+from .progress import say
 from .signing import define_require_signature, signed_model
 from .wall import wall, wall_flags
 
@@ -89,6 +97,7 @@ def measure_flags() -> flags.FlagValues:
     switch("reset_state", "start each labelled sample from a zero state in models that keep one (LSTM)")
     number("seed", "of the made-up inputs", 0, 0)
     text("like", "a record (JSON) to repeat: its model, data, device and settings, unless flags say otherwise")
+    switch("allow_record", "let the record name scripts that are run and devices that are contacted; prints them first")
     switch("install", "make a Python environment on a board that has none, in its cache folder")
     text("benchmark_model", "LiteRT's benchmark_model for the phone's processor, to measure with on adb:// devices")
     flags.DEFINE_float(
@@ -124,11 +133,15 @@ def arguments_of(values: flags.FlagValues) -> tuple[dict[str, Any], list[Any]]:
     settings |= {"model": values.model, "data": values.data, "device": values.device}
     settings |= {"metric": ",".join(values.metric), "cpus": values.cpus}
     if earlier:
-        settings |= {key: value for key, value in _repeated(earlier).items() if not values[key].present}
+        given = {name for name in values if values[name].present}
+        settings |= _changes_of(earlier, given, is_allowed=values.allow_record)
+        if values.allow_record:
+            told = (f"--{name}={settings[name]}" for name in ("data", "metric", "device") if name not in given)
+            say(f"repeating {values.like}: {printable(' '.join(told))}")
     try:
         settings["cpus"] = [int(number) for number in settings["cpus"]]
-    except ValueError as error:
-        raise UsageError(f"--cpus must be numbers. Received: {','.join(values.cpus)!r}. Write --cpus=0,1.") from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--cpus must be numbers. Received: {settings['cpus']}. Write --cpus=0,1.") from error
     if earlier and not values["model"].present:
         _check_same_files(earlier)
     key, reference = values.require_signature, settings["reference"]
@@ -160,10 +173,17 @@ def _arguments(settings: dict[str, Any], values: flags.FlagValues) -> dict[str, 
 
 
 def _read_records(path: str) -> list[Any]:
+    """Returns the measurements in a file that are to be repeated.
+
+    Raises:
+        DataError: it cannot be read, holds something else, or does not say how they were made.
+    """
     from ..measurement import measurements_from_json
 
+    check_regular(path, "The record", DataError)
     try:
-        text = Path(path).read_text()
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The record must be readable. Received: {path} ({error}). Check the path.") from error
     records = measurements_from_json(text)
@@ -172,23 +192,49 @@ def _read_records(path: str) -> list[Any]:
     return records
 
 
-def _repeated(records: list[Any]) -> dict[str, Any]:
-    """Returns the settings of the first record, with the models and devices of all."""
+def _changes_of(records: list[Any], given: set[str], *, is_allowed: bool) -> dict[str, Any]:
+    """Returns the settings of the first record, with the models and devices of all, that no flag was given for.
+
+    Args:
+        records: of ``_read_records``.
+        given: names of the flags that were given.
+        is_allowed: whether a record may name code and devices.
+
+    Raises:
+        DataError: it names what was in memory, or code or a device that the user did not name.
+    """
     call = dict(records[0].call)
     models = list(dict.fromkeys(record.call.get("model") for record in records))
-    if None in models:
+    if None in models and "model" not in given:
         raise DataError("A record to repeat names its file. Received: a model that was given as bytes. Pass --model.")
-    if call.get("data") is None and records[0].samples:
+    if call.get("data") is None and records[0].samples and "data" not in given:
         raise DataError("A record to repeat names its data. Received: data that was in memory. Pass --data.")
-    if call.get("reference") is None and records[0].reference is not None:
+    if call.get("reference") is None and records[0].reference is not None and "reference" not in given:
         raise DataError("A record to repeat names its reference. Received: one that was in memory. Pass --reference.")
-    return {**call, "model": models, "device": list(dict.fromkeys(record.device.name for record in records))}
+    devices = list(dict.fromkeys(record.device.name for record in records))
+    changes = {name: value for name, value in {**call, "model": models, "device": devices}.items() if name not in given}
+    reaching = _reaching(changes)
+    if reaching and not is_allowed:
+        flags = " ".join(f"--{name}={printable(value)}" for name, value in reaching)
+        raise DataError(
+            f"A record may not choose what is run or contacted. Received: one that names {flags}. Give these flags yourself, or "
+            "pass --allow_record for a record of your own."
+        )
+    return changes
+
+
+def _reaching(changes: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns what of a record's settings runs code or reaches another machine, as (flag, value)."""
+    found = [("data", changes["data"])] if names_a_function(changes.get("data") or "") else []
+    metric = changes.get("metric", "")
+    if any(names_a_function(name) for name in metric.split(",")) or names_a_function(metric):
+        found.append(("metric", metric))
+    devices = [name for name in changes.get("device", []) if name != "local"]
+    return [*found, *([("device", ",".join(devices))] if devices else [])]
 
 
 def _check_same_files(records: list[Any]) -> None:
     """Refuses to repeat a measurement on files that have changed with a ``DataError``."""
-    import hashlib
-
     from ..tflite import read_model
 
     for record in records:

@@ -29,6 +29,7 @@ THRESHOLD_DB = 20.0
 STEPS = 1.0
 SAMPLES = 32
 RANDOM_SAMPLES = 8
+LARGEST_MADE_UP = 1 << 30  # bytes of one input
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,12 @@ def random_samples(first: File, second: File, *, count: int, seed: int) -> dict[
         others = second.model.inputs
         partner = partners.get(info.name, others[place] if place < len(others) else info)
         shape = (count, *(size or 1 for size in info.shape[1:]))
+        size = math.prod(shape) * np.dtype(np.float64).itemsize  # as NumPy draws them
+        if size > LARGEST_MADE_UP:
+            raise DataError(
+                f"Made-up samples must take at most {LARGEST_MADE_UP >> 30} GiB. Received: {info.name} {shape} with {size / 2**30:,.1f} "
+                "GiB. Pass --samples=1, or --data with samples of the size that you use."
+            )
         parameters = info.parameters or partner.parameters
         if parameters is not None:
             made[info.name] = generator.uniform(*parameters.real_range, shape).astype(np.float32)

@@ -4,6 +4,7 @@ Decodes, converts and resizes, one picture at a time. Which scaling the model wa
 cannot be seen in a picture: the caller names it.
 """
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import DataError, reason
+from ..system import check_regular
 from .scalings import Scaling, resolve_scaling, scale
 from .specs import InputSpec
 
@@ -79,6 +81,8 @@ class ImageReader:
             DataError: the file is missing, corrupt, or unpacks to more pixels than Pillow holds safe.
         """
         place = place or str(path)
+        if isinstance(path, str | os.PathLike):
+            check_regular(path, "A picture", DataError)
         pillow = _pillow()
         try:
             with warnings.catch_warnings():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .arguments import repr_without_defaults as repr_without_defaults
     from .files import check_distinct as check_distinct
     from .files import check_exists as check_exists
+    from .files import check_regular as check_regular
     from .files import check_writable as check_writable
     from .files import write_atomically as write_atomically
     from .isolated_child import ChildExit as ChildExit
@@ -30,7 +31,7 @@ else:
         __name__,
         {
             "arguments": ["checked_arguments", "option_or_default", "repr_without_defaults"],
-            "files": ["check_distinct", "check_exists", "check_writable", "write_atomically"],
+            "files": ["check_distinct", "check_exists", "check_regular", "check_writable", "write_atomically"],
             "isolated_child": ["ChildExit", "Reporter"],
             "isolation": ["run_isolated"],
             "quiet": ["converter_silenced", "native_stderr_silenced"],

@@ -3,13 +3,16 @@
 Does not decide what is written. Every writer of the package goes through ``write_atomically``.
 """
 
+from __future__ import annotations
+
 import os
+import stat
 import tempfile
 from pathlib import Path
 
-from ..errors import ModelError, OutputError
+from ..errors import ModelError, OutputError, TfcompressError
 
-__all__ = ["check_distinct", "check_exists", "check_writable", "write_atomically"]
+__all__ = ["check_distinct", "check_exists", "check_regular", "check_writable", "write_atomically"]
 
 
 def check_distinct(**paths: str | os.PathLike | None) -> None:
@@ -54,6 +57,33 @@ def check_exists(path: str | os.PathLike) -> None:
     """
     if not os.path.exists(path):
         raise ModelError(f"The model file must exist. Received: {path}. Check the path.")
+
+
+def check_regular(path: str | os.PathLike, what: str, kind: type[TfcompressError] = ModelError) -> None:
+    """Refuses what is no plain file: a pipe or a device never ends, or waits for ever. Nothing of that name is left to others.
+
+    Args:
+        path: of the file.
+        what: how messages begin: "The model".
+        kind: of the error. Default: ``ModelError``.
+
+    Raises:
+        TfcompressError: of that kind, for a pipe, a device, a socket or a folder.
+
+    Examples:
+        >>> check_regular("/dev/zero", "The model")
+        Traceback (most recent call last):
+        ...
+        tfcompress.errors.ModelError: The model must be a plain file. Received: /dev/zero, a device. Name a file.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # not there, or no name at all: opening it says so
+        return
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+        received = kinds.get(stat.S_IFMT(mode), "a device")
+        raise kind(f"{what} must be a plain file. Received: {path}, {received}. Name a file.")
 
 
 def check_writable(path: str | os.PathLike, *, overwrite: bool = False) -> Path:

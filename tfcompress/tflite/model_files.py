@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Union
 
 from ..errors import ModelError
+from ..system.files import check_regular
 
 __all__ = ["FileInMemory", "ModelSource", "check_model_bytes", "is_in_memory", "read_file", "read_model"]
 
@@ -79,6 +80,7 @@ def read_file(path: Path, size: int | None) -> bytes:
     """Returns the first ``size`` bytes of a model file, or all of them for None, once its header has been checked."""
     if path.is_dir():
         raise ModelError(f"The model must be a .tflite file. Received a folder: {path}. Name the file in it.")
+    check_regular(path, "The model")
     try:
         with path.open("rb") as file:
             content = file.read(size)

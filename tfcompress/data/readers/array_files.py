@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ...errors import DataError, reason
+from ...system import check_regular
 from ..samples import Samples
 from ..specs import SampleSpec
 from . import image_folder, names, tfrecords
@@ -207,6 +208,7 @@ def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
 
 
 def _check_magic(path: Path, magic: bytes) -> None:
+    check_regular(path, "The data", DataError)
     try:
         with open(path, "rb") as file:
             start = file.read(len(magic))

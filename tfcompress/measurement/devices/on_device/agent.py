@@ -45,6 +45,7 @@ __all__ = ["MODULES", "describe_device", "describe_model", "main", "random_input
 
 MODULES = (
     "errors.py",
+    "system/files.py",
     "system/quiet.py",
     "tflite/affine.py",
     "tflite/tensors.py",
