@@ -43,11 +43,48 @@ def read_data(path):
         pass
 
 
+def read_records(path):
+    from tfcompress.data import InputSpec, TFRecords, load_representative
+
+    specs = [InputSpec("image", (None, 4, 4, 3), np.dtype(np.float32)), InputSpec("age", (None, 1), np.dtype(np.int32))]
+    source = TFRecords(path, {"image": {"feature": "png", "kind": "image"}, "age": "age"})
+    for _ in load_representative(source, specs).batches(4):
+        pass
+
+
+def read_document(path):
+    """As a record of measurements, as rules, as a feature map and as a calibration: each refuses what is not its own."""
+    from tfcompress.calibration import Calibration
+    from tfcompress.data.readers.tfrecords import read_feature_map
+    from tfcompress.errors import TfcompressError
+    from tfcompress.measurement.records import measurements_from_json
+    from tfcompress.quantization.precision import read_rules
+
+    text = Path(path).read_text(errors="replace")
+    found = 0
+    for read in (
+        lambda: measurements_from_json(text),
+        *(lambda r=r: r(path) for r in (read_rules, read_feature_map, Calibration.load)),
+    ):
+        try:
+            for each in np.ravel(np.array(read(), object)):
+                str(each)
+            found += 1
+        except (TfcompressError, ValueError, TypeError) as error:
+            if len(str(error).splitlines()) != 1:
+                raise RuntimeError(f"not one line: {error}") from error
+            last = error
+    if not found:
+        raise last if isinstance(last, TfcompressError) else TfcompressError(str(last))
+
+
 KINDS = {
     "flatbuffer": read_flatbuffer,
     "interpreter": open_interpreter,
     "source": open_source,
     "data": read_data,
+    "document": read_document,
+    "records": read_records,
 }
 
 

@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -83,7 +85,135 @@ def offset_shared(content: bytes, random: Random) -> bytes:
     return words.tobytes() + content[len(words) * 4 :]
 
 
-FLATBUFFER: tuple[Mutation, ...] = (*BYTES, offset_changed, offset_changed, offset_shared)
+def field_changed(content: bytes, random: Random) -> bytes:
+    """Another number in one to three fields of a flatbuffer that is whole: an index, a size, a type, an op's option."""
+    from tfcompress.tflite import flatbuffer
+
+    model = flatbuffer.parse(content)
+    fields = list(_number_fields(model))
+    for _ in range(random.integers(1, 4)):
+        owner, name = fields[random.integers(len(fields))]
+        old = getattr(owner, name)
+        array = np.array(old, copy=True) if isinstance(old, np.ndarray) else None
+        number = int(random.choice([-2, -1, 0, 1, 2, 5, 127, 255, 1 << 15, (1 << 31) - 1, int(random.integers(64))]))
+        if array is not None:
+            array[random.integers(len(array))] = np.array(number).astype(array.dtype)
+        setattr(owner, name, array if array is not None else number)
+        try:
+            flatbuffer.pack(model)
+        except Exception:  # noqa: BLE001 - a number that the field's type does not hold
+            setattr(owner, name, old)
+    return flatbuffer.pack(model)
+
+
+def _number_fields(part: Any) -> Iterator[tuple[Any, str]]:
+    """Yields (object, name) of each number and short array of numbers in a schema's object; leaves out buffers' bytes."""
+    for name, value in vars(part).items():
+        if isinstance(value, int) and not isinstance(value, bool) or isinstance(value, np.ndarray) and 0 < len(value) < 256:
+            yield part, name
+        elif isinstance(value, list):
+            for each in value:
+                if hasattr(each, "__dict__"):
+                    yield from _number_fields(each)
+        elif type(value).__module__.endswith("schema_py_generated"):
+            yield from _number_fields(value)
+
+
+FLATBUFFER: tuple[Mutation, ...] = (*BYTES, offset_changed, offset_shared, field_changed, field_changed, field_changed)
+
+
+def npy_header_changed(content: bytes, random: Random) -> bytes:
+    """Another header before the same numbers: shape, type, order, or no dictionary at all."""
+    start = 10
+    length = struct.unpack_from("<H", content, 8)[0]
+    header = content[start : start + length].decode("latin1")
+    shapes = (
+        "(6, 8, 8, 3)",
+        "(-1, 8, 8, 3)",
+        f"({1 << 40},)",
+        "()",
+        "(6, 8, 8, 3, 0)",
+        "6",
+        "(1.5,)",
+        "(True, 8)",
+        "[" * 90,
+    )
+    types = (
+        "'|O'",
+        "'<f8'",
+        "'>f4'",
+        "'<U9'",
+        "[('a', '<f4')]",
+        "None",
+        "'<c16'",
+        "'|V0'",
+        "('<f4', (2,))",
+        "'M8[ns]'",
+    )
+    ways = (
+        lambda: re.sub(r"'shape': \([^)]*\)", f"'shape': {random.choice(shapes)}", header),
+        lambda: re.sub(r"'descr': '[^']*'", f"'descr': {types[random.integers(len(types))]}", header),
+        lambda: header.replace("False", str(random.choice(["True", "1", "None"]))),
+        lambda: header.replace("{", "{" + str(random.choice(["'x': 1,", "__import__('os'): 1,", "{"]))),
+        lambda: " " * length,
+    )
+    text = ways[random.integers(len(ways))]().encode("latin1")
+    return content[:8] + struct.pack("<H", len(text) & 0xFFFF) + text + content[start + length :]
+
+
+NPY: tuple[Mutation, ...] = (*BYTES, npy_header_changed, npy_header_changed, npy_header_changed)
+
+
+def png_chunk_changed(content: bytes, random: Random) -> bytes:
+    """Another chunk in a PNG file, with the check sum that belongs to it; other pictures have a byte of their head changed."""
+    if not content.startswith(b"\x89PNG"):
+        return flipped_near_the_start(content, random)
+    chunks, place = [], 8
+    while place < len(content):
+        length = struct.unpack_from(">I", content, place)[0]
+        chunks.append([content[place + 4 : place + 8], content[place + 8 : place + 8 + length]])
+        place += 12 + length
+    chosen = chunks[random.integers(len(chunks))]
+    way = random.integers(4)
+    if way == 0:
+        chunks[0][1] = struct.pack(">II", *(int(random.choice(WORDS)) for _ in range(2))) + chunks[0][1][8:]
+    elif way == 1 and chosen[1]:
+        chosen[1] = BYTES[random.integers(len(BYTES))](chosen[1], random)
+    elif way == 2:
+        chosen[0] = [b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fdAT", b"iTXt", b"IEND"][random.integers(7)]
+    else:
+        chunks.insert(1, [b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 20), 9)])
+    parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    return content[:8] + b"".join(parts)
+
+
+PICTURE: tuple[Mutation, ...] = (*BYTES, png_chunk_changed, png_chunk_changed, png_chunk_changed)
+
+
+def frame_changed(content: bytes, random: Random) -> bytes:
+    """Another length, with its check sum, or another record, with its own, in a TFRecord file."""
+    from tfcompress.data.readers.tfrecord_frames import crc32c, masked
+
+    records, place = [], 0
+    while place < len(content):
+        length = struct.unpack_from("<Q", content, place)[0]
+        records.append(content[place + 12 : place + 12 + length])
+        place += 16 + length
+    chosen = int(random.integers(len(records)))
+    lengths = [len(record) for record in records]
+    if random.random() < 0.4:
+        lengths[chosen] = int(random.choice([0, 1, lengths[chosen] + 1, 1 << 20, 1 << 33, 1 << 40, (1 << 63) - 1]))
+    elif records[chosen]:
+        records[chosen] = BYTES[random.integers(len(BYTES))](records[chosen], random)
+        lengths[chosen] = len(records[chosen])
+    heads = [struct.pack("<Q", length) for length in lengths]
+    return b"".join(
+        head + struct.pack("<I", masked(crc32c(head))) + record + struct.pack("<I", masked(crc32c(record)))
+        for head, record in zip(heads, records, strict=True)
+    )
+
+
+TFRECORD: tuple[Mutation, ...] = (*BYTES, frame_changed, frame_changed, frame_changed, frame_changed)
 
 
 def members(content: bytes) -> dict[str, bytes]:
@@ -160,11 +290,38 @@ def json_changed(text: bytes, random: Random) -> bytes:
     return json.dumps(document).encode()
 
 
+def deeper(text: bytes, random: Random) -> bytes:
+    """A document with a value nested thousands deep in one place."""
+    deep = int(random.integers(50, 5000))
+    place = int(random.integers(len(text)))
+    return text[:place] + b"[" * deep + b"]" * int(random.choice([0, deep])) + text[place:]
+
+
+DOCUMENT: tuple[Mutation, ...] = (*BYTES, json_changed, json_changed, json_changed, json_changed, deeper)
+
+
 def _places(document: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(document, dict | list):
         for key, value in document.items() if isinstance(document, dict) else enumerate(document):
             yield document, key
             yield from _places(value)
+
+
+def h5_attribute_changed(content: bytes, random: Random) -> bytes:
+    """An attribute of another type, or none, anywhere inside a whole HDF5 file."""
+    import h5py
+
+    stream = io.BytesIO(content)
+    with h5py.File(stream, "r+") as file:
+        groups = [file]
+        file.visititems(lambda _, item: groups.append(item))
+        places = [(item, name) for item in groups for name in item.attrs]
+        item, name = places[random.integers(len(places))]
+        del item.attrs[name]
+        value = [None, 1, -1.5, "", b"x" * 9, [1, 2], ["a", "b"], np.zeros((2, 2))][random.integers(8)]
+        if value is not None:
+            item.attrs[name] = value
+    return stream.getvalue()
 
 
 def h5_config_changed(content: bytes, random: Random) -> bytes:
@@ -178,4 +335,4 @@ def h5_config_changed(content: bytes, random: Random) -> bytes:
     return stream.getvalue()
 
 
-HDF5: tuple[Mutation, ...] = (*BYTES, *BYTES, h5_config_changed, h5_config_changed, h5_config_changed)
+HDF5: tuple[Mutation, ...] = (*BYTES, *BYTES, h5_config_changed, h5_config_changed, *[h5_attribute_changed] * 4)

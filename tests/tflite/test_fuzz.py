@@ -184,7 +184,7 @@ def test_damaged_arrays(tmp_path):
     np.savez_compressed(tmp_path / "b.npz", image=values, y=np.arange(6))
     folder = tmp_path / "damaged"
     folder.mkdir()
-    npy = damaged(folder, [tmp_path / "a.npy", tmp_path / "b.npy"], mutations.BYTES, 700, seed=4)
+    npy = damaged(folder, [tmp_path / "a.npy", tmp_path / "b.npy"], mutations.NPY, 700, seed=4)
     npz = damaged(folder, [tmp_path / "a.npz", tmp_path / "b.npz"], mutations.ARCHIVE, 700, seed=5)
     outcomes = check(open_all("data", [*npy, *npz]), 1400)
     assert outcomes["DataError"] > 400
@@ -201,9 +201,44 @@ def test_damaged_pictures(tmp_path):
     folder = tmp_path / "damaged"
     folder.mkdir()
     folders = []
-    for path in damaged(folder, originals, mutations.BYTES, 1000, seed=6):
+    for path in damaged(folder, originals, mutations.PICTURE, 1000, seed=6):
         (folder / path.stem).mkdir()
         path.rename(folder / path.stem / path.name)
         folders.append(folder / path.stem)
     outcomes = check(open_all("data", folders), 1000)
+    assert outcomes["DataError"] > 300
+
+
+def test_damaged_records_and_rules(tmp_path):
+    from tfcompress.calibration import Calibration
+    from tfcompress.measurement.records import example_measurement, json_text
+
+    (tmp_path / "record.json").write_text(json_text(example_measurement(call={"model": "a.tflite", "threads": 1})))
+    (tmp_path / "rules.json").write_text(
+        '[{"pattern": "logits", "op": "CONV_*", "precision": null}, ["*", "*", "int8"]]'
+    )
+    (tmp_path / "map.json").write_text('{"image": {"feature": "png", "kind": "image", "shape": [4, 4]}, "age": "age"}')
+    Calibration({"x": (-0.1, 1.0)}, "MinMax()", 100, "0" * 64).save(tmp_path / "ranges.json")
+    originals = sorted(tmp_path.iterdir())
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    outcomes = check(open_all("document", damaged(folder, originals, mutations.DOCUMENT, 800, seed=7)), 800)
+    assert outcomes["opened"] > 50 and sum(outcomes.values()) - outcomes["opened"] > 300
+
+
+def test_damaged_tfrecords(tmp_path):
+    import tensorflow as tf
+
+    path = tmp_path / "a.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for age in range(4):
+            png = tf.io.encode_png(np.full((4, 4, 3), age, np.uint8)).numpy()
+            features = {
+                "png": tf.train.Feature(bytes_list=tf.train.BytesList(value=[png])),
+                "age": tf.train.Feature(int64_list=tf.train.Int64List(value=[age])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    outcomes = check(open_all("records", damaged(folder, [path], mutations.TFRECORD, 500, seed=8)), 500)
     assert outcomes["DataError"] > 300
