@@ -100,16 +100,21 @@ def field_changed(content: bytes, random: Random) -> bytes:
             array[random.integers(len(array))] = np.array(number).astype(array.dtype)
         setattr(owner, name, array if array is not None else number)
         try:
-            flatbuffer.pack(model)
+            content = flatbuffer.pack(model)
         except Exception:  # noqa: BLE001 - a number that the field's type does not hold
             setattr(owner, name, old)
-    return flatbuffer.pack(model)
+    return content
 
 
 def _number_fields(part: Any) -> Iterator[tuple[Any, str]]:
     """Yields (object, name) of each number and short array of numbers in a schema's object; leaves out buffers' bytes."""
     for name, value in vars(part).items():
-        if isinstance(value, int) and not isinstance(value, bool) or isinstance(value, np.ndarray) and 0 < len(value) < 256:
+        if (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            or isinstance(value, np.ndarray)
+            and 0 < len(value) < 256
+        ):
             yield part, name
         elif isinstance(value, list):
             for each in value:
