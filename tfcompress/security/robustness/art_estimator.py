@@ -17,7 +17,7 @@ __all__ = ["art_classifier"]
 def art_classifier(
     source: ModelSource, *, input_range: tuple[float, float], as_probabilities: bool = False, threads: int = 1
 ) -> Any:
-    """Returns the toolbox's ``BlackBoxClassifier`` over LiteRT's interpreter, quantized inputs and outputs included.
+    """Returns the toolbox's ``BlackBoxClassifierNeuralNetwork`` over LiteRT's interpreter, quantized inputs and outputs included.
 
     For ``art.attacks.evasion.HopSkipJump``, ``SquareAttack`` and what else needs answers and no gradients.
 
@@ -37,7 +37,7 @@ def art_classifier(
         tfcompress.errors.ModelError: ...
     """
     try:
-        from art.estimators.classification import BlackBoxClassifier
+        from art.estimators.classification.blackbox import BlackBoxClassifierNeuralNetwork
     except ImportError as error:
         raise ModelError(
             "The Adversarial Robustness Toolbox must be installed. Received: no module art. "
@@ -57,4 +57,6 @@ def art_classifier(
 
     shape = tuple(size or 1 for size in info.shape[1:])
     classes = predict(np.zeros((1, *shape), info.real_dtype)).shape[1]
-    return BlackBoxClassifier(predict, input_shape=shape, nb_classes=classes, clip_values=input_range)
+    return BlackBoxClassifierNeuralNetwork(
+        predict, input_shape=shape, nb_classes=classes, channels_first=False, clip_values=input_range
+    )
