@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["LARGEST_TEXT", "parse_json"]
 
 LARGEST_TEXT = 1 << 26  # bytes; EfficientNetV2-L has 1.5 MB
-MOST_VALUES = 4_000_000
+MOST_VALUES = 1_000_000
 DEEPEST = 400  # C's own scanner gives up near 1000; a nested model adds about ten
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_NESTING = bytes(set(range(256)) - set(b"[]{}"))

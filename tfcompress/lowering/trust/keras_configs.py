@@ -154,7 +154,10 @@ def examine_config(config: Any, place: str, known: Collection[str], *, loader: L
     while remaining:
         node, where = remaining.pop()
         if isinstance(node, list):
-            remaining.extend((item, f"{where}/{index}") for index, item in reversed(list(enumerate(node))))
+            inner = [
+                (item, f"{where}/{index}") for index, item in enumerate(node) if item and isinstance(item, dict | list)
+            ]
+            remaining.extend(reversed(inner))
         elif isinstance(node, dict):
             if "class_name" in node:
                 yield from _object_findings(node, where, rules)

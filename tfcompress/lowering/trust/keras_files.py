@@ -28,6 +28,7 @@ _MEMORY = 3 << 30  # bytes, and four times the file
 _ZIP_START = b"PK\x03\x04"
 _COPY_BYTES = 1 << 24
 _PRIVATE = "received"
+_LONGEST_WORD = 40
 
 
 class CheckedKeras(NamedTuple):
@@ -216,7 +217,12 @@ def take_apart(path: str, folder: Path) -> Any:
         except Exception as error:  # h5py raises whatever the damage makes it stumble over
             raise _damaged(Path(path), kind, _clause(error)) from error
     private.unlink()
-    return tuple(parts)
+    return tuple(parts._replace(version=_word(parts.version), backend=_word(parts.backend)))
+
+
+def _word(text: str) -> str:
+    """Returns a version or a name, which HDF5 can hold again: without NUL and half characters."""
+    return "".join(sign for sign in text[:_LONGEST_WORD] if sign.isascii() and sign.isprintable())
 
 
 def _clause(error: BaseException) -> str:
@@ -247,7 +253,7 @@ def _archive_parts(file: Any, size: int, folder: Path) -> _Parts:
             (folder / f"asset{number}").write_bytes(archives.read_member(archive, name))
         content = archives.read_member(archive, archives.WEIGHTS)
     _copied(h5py, content, folder)
-    return _Parts(".keras", config, version[:40], "", assets)
+    return _Parts(".keras", config, version, "", assets)
 
 
 def _version(metadata: bytes) -> str:
@@ -283,4 +289,4 @@ def _h5_parts(file: Any, size: int, folder: Path, path: str) -> _Parts:
             weight_files.copy_weights(source, target, size=size, only="model_weights")
     if len(config) > LARGEST_TEXT:
         raise ValueError(f"its configuration has {len(config)} bytes, more than {LARGEST_TEXT}")
-    return _Parts(".h5", config.encode(), version[:40], backend[:40], ())
+    return _Parts(".h5", config.encode(), version, backend, ())
