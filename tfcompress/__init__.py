@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .security import AdversarialTraining as AdversarialTraining
     from .security import AttackOptions as AttackOptions
     from .security import Robustness as Robustness
+    from .security import scan as scan
     from .security.robustness import robustness as robustness
     from .tflite import Inspection as Inspection
     from .tflite import Metadata as Metadata
@@ -78,7 +79,7 @@ else:
             "qat": ["QuantizationAwareTraining"],
             "quantization": ["TARGETS", "Target"],
             "reporting": ["report"],
-            "security": ["AdversarialTraining", "AttackOptions", "Robustness"],
+            "security": ["AdversarialTraining", "AttackOptions", "Robustness", "scan"],
             "security.robustness": ["robustness"],
             "tflite": ["Inspection", "Metadata", "inspect"],
         },

@@ -237,7 +237,9 @@ def test_torchscript_of_the_pytorch_mobile_era(tmp_path, how):
         traced = torch.jit.trace(module, images[:1])
         traced.save(path) if how == "trace" else traced._save_for_lite_interpreter(str(path))
     assert export.detect(path) == "torchscript"
-    lowered = export.lower_torch(path, input_shapes={"image": (None, 3, 32, 32)}, nhwc=True)
+    with pytest.raises(ModelError, match=r"a TorchScript archive.*--allow_unsafe"):
+        export.lower_torch(path, input_shapes={"image": (None, 3, 32, 32)}, nhwc=True)
+    lowered = export.lower_torch(path, input_shapes={"image": (None, 3, 32, 32)}, nhwc=True, allow_unsafe=True)
     fed = images.numpy().transpose(0, 2, 3, 1).copy()
     close(open_model(lowered.content).run(fed)["output_0"], torch_answers(module, images))
     assert export.count_transposes(lowered.content) == 0
@@ -257,7 +259,7 @@ def test_torchscript_that_cannot_be_read_says_how_to_export(tmp_path):
 
     torch.jit.script(Looping()).save(tmp_path / "loop.pt")
     with pytest.raises((ModelError, ConversionError), match="loop.pt") as caught:
-        export.lower_torch(tmp_path / "loop.pt", input_shapes={"x": (1, 4)})
+        export.lower_torch(tmp_path / "loop.pt", input_shapes={"x": (1, 4)}, allow_unsafe=True)
     assert "\n" not in str(caught.value)
 
 
@@ -344,10 +346,10 @@ def test_a_shape_that_is_channels_last_is_given_the_other_way_round(tmp_path, fo
     with pytest.raises(
         ModelError, match=r"must run on its example.*\(1, 8, 8, 3\).*also with --nhwc: image:1,3,8,8"
     ) as caught:
-        export.lower_torch(model, input_shapes={"image": (1, 8, 8, 3)}, nhwc=True)
+        export.lower_torch(model, input_shapes={"image": (1, 8, 8, 3)}, nhwc=True, allow_unsafe=True)
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match=r"on image \(1, 5, 8, 8\).*Give the shapes that forward takes"):
-        export.lower_torch(model, input_shapes={"image": (1, 5, 8, 8)})
+        export.lower_torch(model, input_shapes={"image": (1, 5, 8, 8)}, allow_unsafe=True)
 
 
 def test_models_that_cannot_be_converted_are_named():

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from ..system import checked_arguments, converter_silenced, option_or_default
 from . import hdf5, keras2, trust
 from .options import SourceOptions
 from .pytorch import files, modules
+from .pytorch.examination import examine_torch
+from .tflite_examination import examine_tflite
 
 __all__ = ["Kind", "Source", "open_source"]
 
@@ -138,8 +141,13 @@ def _from_path(path: Path, options: SourceOptions, debug: bool) -> Source:
     except OSError as error:
         raise ModelError(f"The model file must be readable. Received: {path} ({error.strerror}).") from error
     if head[4:8] == b"TFL3":
-        return Source("tflite", str(path), path.read_bytes(), options=options)
+        content = path.read_bytes()
+        if not options.allow_unsafe:
+            _refuse(examine_tflite(content, place=str(path)))
+        return Source("tflite", str(path), content, options=options)
     if files.detect(path) is not None:
+        if not options.allow_unsafe:
+            _refuse(examine_torch(path))
         return Source("torch", str(path), str(path), options=options)
     is_archive = head[:4] == b"PK\x03\x04"
     if not is_archive and head[:8] != b"\x89HDF\r\n\x1a\n":
@@ -176,6 +184,12 @@ def _from_keras(file: trust.CheckedKeras, path: Path, options: SourceOptions, de
                 raise
             first = error
     raise ModelError(f"Keras cannot load {path}: no loader is known for it.")
+
+
+def _refuse(findings: Sequence[trust.Finding]) -> None:
+    for finding in findings:
+        if finding.severity == "refused":
+            raise ModelError(finding.reason)
 
 
 def _from_folder(path: Path, options: SourceOptions) -> Source:

@@ -1,6 +1,6 @@
 """Who made this model, and what may it do to the machine that opens it?
 
-In: a file or a bundle, keys or certificates. Out: a signature, or what one vouches for.
+In: a file or a bundle, keys or certificates. Out: a signature, or what one vouches for; what a file would run.
 """
 
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .robustness import AttackOptions as AttackOptions
     from .robustness import Robustness as Robustness
     from .robustness import art_classifier as art_classifier
+    from .scanning import Scan as Scan
+    from .scanning import scan as scan
     from .signing import Verified as Verified
     from .signing import sign as sign
     from .signing import verify as verify
@@ -31,6 +33,7 @@ else:
             "keys": ["generate_keys"],
             "required": ["SignedFile", "copy_signed", "read_signed"],
             "robustness": ["AdversarialTraining", "AttackOptions", "Robustness", "art_classifier"],
+            "scanning": ["Scan", "scan"],
             "signing": ["Verified", "sign", "verify"],
         },
     )

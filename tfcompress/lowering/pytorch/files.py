@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from ...errors import ModelError
-from ...system.documents import parse_json
+from ..trust.findings import Finding
+from ..trust.json_texts import parse_json
 
-__all__ = ["TorchKind", "check_program", "detect", "members"]
+__all__ = ["TorchKind", "UnsafeProgram", "check_program", "detect", "members"]
 
 TorchKind = Literal["pt2", "torchscript", "pickle"]
 """A ``torch.export`` program, a ``torch.jit`` archive, or a pickle from ``torch.save`` (a module or its weights)."""
@@ -88,6 +89,18 @@ _NODES = (
 )
 
 
+_SMALL = 1 << 26  # bytes that may unpack from anything
+_LARGEST_RATIO = 64  # PyTorch stores members as they are
+
+
+class UnsafeProgram(ModelError):
+    """A ``.pt2`` file holds more than a graph and raw tensors; ``finding`` says what."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.reason)
+        self.finding = finding
+
+
 def members(path: str | os.PathLike) -> list[str]:
     """Returns the names in a zip file without its top folder, an empty list for any other file."""
     try:
@@ -137,55 +150,61 @@ def detect(path: str | os.PathLike) -> TorchKind | None:
     return "pickle" if "data.pkl" in names and "version" in names else None
 
 
-def check_program(path: str | os.PathLike) -> None:
+def check_program(path: str | os.PathLike, *, place: str | None = None) -> None:
     """Refuses a ``.pt2`` file that holds more than a graph of known operators and raw tensors.
 
     The recorded example inputs are a pickle of tensors; read them with ``torch.load(weights_only=True)`` before the rest.
 
     Args:
         path: the file; ``detect`` has called it "pt2".
+        place: how messages name it. Default: the path.
 
     Raises:
-        ModelError: pickled objects, compiled libraries, unknown operators or functions in size expressions, or a file
-            that cannot be read as JSON.
+        UnsafeProgram: pickled objects, compiled libraries, unknown operators or functions in size expressions, or members
+            that unpack to far more than they are.
+        ModelError: a file that cannot be read as JSON of ordinary size.
     """
+    place = place or str(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.lower() for name in archive.namelist()]
             if len(set(names)) < len(names) or len({name.partition("/")[0] for name in names}) > 1:
-                raise _refusal("two members of one name", path)  # PyTorch's reader could pick the other one
+                raise _refusal("two members of one name", place)  # PyTorch's reader could pick the other one
             for full in archive.namelist():
-                _check_member(archive, full, full.partition("/")[2], path)
+                _check_member(archive, full, full.partition("/")[2], place)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, RuntimeError, NotImplementedError, EOFError) as error:
-        raise ModelError(f"The .pt2 file is damaged: {path} ({error}). Copy or export it again.") from error
+        raise ModelError(f"The .pt2 file is damaged: {place} ({error}). Copy or export it again.") from error
 
 
-def _check_member(archive: zipfile.ZipFile, full: str, name: str, path: str | os.PathLike) -> None:
+def _check_member(archive: zipfile.ZipFile, full: str, name: str, place: str) -> None:
+    member = archive.getinfo(full)
+    if member.file_size > max(_SMALL, _LARGEST_RATIO * member.compress_size):
+        raise _refusal(f"{name}, {member.file_size >> 20} MiB of {member.compress_size} bytes,", place)
     if not name:
-        raise _refusal("the format of PyTorch 2.7 and older, which is pickled", path)
+        raise _refusal("the format of PyTorch 2.7 and older, which is pickled", place)
     if name.startswith("data/aotinductor/"):
-        raise _refusal("a compiled library", path)
+        raise _refusal("a compiled library", place)
     if re.match(r"data/(weights|constants)/[^/]*\.pt$|data/constants/(custom|opaque)_obj", name):
-        raise _refusal(f"pickled objects ({name})", path)
+        raise _refusal(f"pickled objects ({name})", place)
     if name.startswith("data/") and name.endswith("_config.json"):
         for entry in _dicts(parse_json(archive.read(full))):
             if entry.get("use_pickle"):
-                raise _refusal(f"a pickled tensor ({entry.get('path_name')})", path)
+                raise _refusal(f"a pickled tensor ({entry.get('path_name')})", place)
     if name.startswith("models/"):
-        _check_graph(parse_json(archive.read(full)), path)
+        _check_graph(parse_json(archive.read(full)), place)
 
 
-def _check_graph(program: Any, path: str | os.PathLike) -> None:
+def _check_graph(program: Any, place: str) -> None:
     for entry in _dicts(program):
         target = entry.get("target")
         if isinstance(target, str) and "inputs" in entry and not _is_known(target):
-            raise _refusal(f"the operator {target[:80]}", path)
+            raise _refusal(f"the operator {target[:80]}", place)
         expression = entry.get("expr_str")
         if expression is not None and not _is_arithmetic(str(expression)):
-            raise _refusal(f"the size expression {str(expression)[:80]!r}", path)
+            raise _refusal(f"the size expression {str(expression)[:80]!r}", place)
         for specification in (entry.get("in_spec"), entry.get("out_spec")):
             if "__enum__" in str(specification):  # PyTorch imports the module that it names
-                raise _refusal("an enumeration among its inputs or outputs", path)
+                raise _refusal("an enumeration among its inputs or outputs", place)
 
 
 def _is_known(target: str) -> bool:
@@ -222,8 +241,13 @@ def _dicts(value: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(item)
 
 
-def _refusal(what: str, path: str | os.PathLike) -> ModelError:
-    return ModelError(
-        f"A model file must not bring code along. Received: {what} in {path}. Export it again with torch.export.save. "
-        "If you trust the file, pass --allow_unsafe (allow_unsafe=True in Python)."
+def _refusal(what: str, place: str) -> UnsafeProgram:
+    return UnsafeProgram(
+        Finding(
+            "refused",
+            what,
+            "",
+            f"A model file must not bring code along. Received: {what} in {place}. Export it again with torch.export.save. "
+            "If you trust the file, pass --allow_unsafe (allow_unsafe=True in Python).",
+        )
     )

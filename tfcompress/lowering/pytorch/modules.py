@@ -8,6 +8,8 @@ import contextlib
 import inspect
 import os
 import re
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,16 +20,13 @@ import numpy as np
 from ...errors import ModelError
 from ...system import converter_silenced
 from . import files
+from .examination import HOW_TO_EXPORT, examine_torch
 
 __all__ = ["Opened", "evaluating", "frameworks", "is_torch", "open_module", "rewrite_advice", "run_on_example"]
 
 _PICTURES = 4  # axes of an input that holds pictures
 _MOST_COLOURS = 4
 _ALLOW = "If you trust the file, pass --allow_unsafe (allow_unsafe=True in Python)."
-_HOW_TO_EXPORT = (
-    "Export the module that it was made from: torch.export.save(torch.export.export(module.eval(), "
-    "(torch.zeros(1, 3, 224, 224),)), 'model.pt2')"
-)
 # How PyTorch's converters name a branch or a loop: torch.export's operators, its refusal, and TorchScript's nodes.
 _CONTROL_FLOW = re.compile(r"Lowering not found: (?:cond|while_loop)\b|data-dependent expression|prim::(?:If|Loop)\b")
 
@@ -185,27 +184,37 @@ def _reason(error: BaseException) -> str:
 
 
 def _load(path: str, torch: Any, allow_unsafe: bool, debug: bool) -> Any:
-    kind = files.detect(path)
-    if kind is None:
+    if files.detect(path) is None:
         raise ModelError(
-            f"The model must be a PyTorch file (.pt2, .pt, .pth). Received: {path}, which is none. {_HOW_TO_EXPORT}"
+            f"The model must be a PyTorch file (.pt2, .pt, .pth). Received: {path}, which is none. {HOW_TO_EXPORT}"
         )
+    if allow_unsafe:
+        return _loaded(path, path, torch, allow_unsafe, debug)
+    with tempfile.TemporaryDirectory(prefix="tfcompress-") as folder:
+        copy = os.path.join(folder, os.path.basename(path))
+        shutil.copyfile(path, copy)  # what is checked is what is loaded, whoever writes to the file meanwhile
+        for finding in examine_torch(copy, place=path):
+            raise ModelError(finding.reason)
+        return _loaded(copy, path, torch, allow_unsafe, debug)
+
+
+def _loaded(path: str, place: str, torch: Any, allow_unsafe: bool, debug: bool) -> Any:
+    kind = files.detect(path)
     if kind == "pickle":
-        return _unpickled(path, torch, allow_unsafe, debug)
+        return _unpickled(path, place, torch, allow_unsafe, debug)
     if kind == "pt2" and not allow_unsafe:
-        files.check_program(path)
-        _check_examples(path, torch)
+        _check_examples(path, place, torch)
     with quietly(debug=debug):
         try:
             return torch.export.load(path) if kind == "pt2" else torch.jit.load(path, map_location="cpu")
         except Exception as error:  # PyTorch raises whatever the file makes it stumble over
             what = "torch.export program" if kind == "pt2" else "TorchScript archive"
             raise ModelError(
-                f"PyTorch {torch.__version__} cannot load the {what} {path}: {first_line(error)} {_HOW_TO_EXPORT}"
+                f"PyTorch {torch.__version__} cannot load the {what} {place}: {first_line(error)} {HOW_TO_EXPORT}"
             ) from error
 
 
-def _check_examples(path: str, torch: Any) -> None:
+def _check_examples(path: str, place: str, torch: Any) -> None:
     import io
     import pickle
     import zipfile
@@ -218,12 +227,12 @@ def _check_examples(path: str, torch: Any) -> None:
                 torch.load(io.BytesIO(archive.read(full)), weights_only=True)
             except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
                 raise ModelError(
-                    f"A model file must not bring code along. Received: example inputs in {path} that are more than "
+                    f"A model file must not bring code along. Received: example inputs in {place} that are more than "
                     f"tensors. Export it again with torch.export.save. {_ALLOW}"
                 ) from error
 
 
-def _unpickled(path: str, torch: Any, allow_unsafe: bool, debug: bool) -> Any:
+def _unpickled(path: str, place: str, torch: Any, allow_unsafe: bool, debug: bool) -> Any:
     import pickle
 
     with quietly(debug=debug):
@@ -232,16 +241,16 @@ def _unpickled(path: str, torch: Any, allow_unsafe: bool, debug: bool) -> Any:
         except pickle.UnpicklingError as error:
             found = re.search(r"GLOBAL ([\w.]+)", str(error))
             raise ModelError(
-                f"A model file must not bring code along. Received: {path}, a pickle"
-                f"{f' of {found[1]}' if found else ''}. {_HOW_TO_EXPORT}. {_ALLOW}"
+                f"A model file must not bring code along. Received: {place}, a pickle"
+                f"{f' of {found[1]}' if found else ''}. {HOW_TO_EXPORT}. {_ALLOW}"
             ) from error
         except Exception as error:  # as above
-            raise ModelError(f"PyTorch cannot read {path}: {first_line(error)} Copy or save it again.") from error
+            raise ModelError(f"PyTorch cannot read {place}: {first_line(error)} Copy or save it again.") from error
     if isinstance(value, torch.nn.Module):
         return value
     raise ModelError(
-        f"A model file must hold the model, not its weights alone. Received: {path}, {_describe(value, torch)}. Build the "
-        f"module, module.load_state_dict(torch.load({path!r}, weights_only=True)), and convert the module. {_HOW_TO_EXPORT}"
+        f"A model file must hold the model, not its weights alone. Received: {place}, {_describe(value, torch)}. Build the "
+        f"module, module.load_state_dict(torch.load({place!r}, weights_only=True)), and convert the module. {HOW_TO_EXPORT}"
     )
 
 
@@ -321,7 +330,7 @@ def _from_script(
             module = program.module(check_guards=False)
         except Exception as error:  # the converter is a prototype that raises whatever it meets
             raise ModelError(
-                f"PyTorch {torch.__version__} cannot read the TorchScript model {name}: {first_line(error)} {_HOW_TO_EXPORT}"
+                f"PyTorch {torch.__version__} cannot read the TorchScript model {name}: {first_line(error)} {HOW_TO_EXPORT}"
                 f"{f'. {advice}' if (advice := rewrite_advice(error)) else ''}"
             ) from error
 
