@@ -6,12 +6,14 @@ import pickle
 import re
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tfcompress.data import InputSpec, load_labelled, load_representative
+from tfcompress.data.readers.array_files import read_npz
 from tfcompress.errors import DataError
 
 PICTURE = InputSpec("image", (None, 8, 6, 3), np.float32)
@@ -534,6 +536,7 @@ def test_no_framework_is_loaded_for_what_needs_none(tmp_path, vectors):
     save_images(tmp_path / "pictures" / "cat")
     code = f"""
 import sys
+import zipfile
 import numpy as np
 from tfcompress.data import InputSpec, TFRecords, load_labelled, load_representative
 vector, picture = InputSpec("v", (None, 4), np.float32), InputSpec("p", (None, 8, 6, 3), np.float32)
@@ -545,3 +548,35 @@ print(*{{"tensorflow", "keras", "torch", "jax"}} & set(sys.modules))
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
+
+
+def npy(array, *, shape=None):
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape or array.shape}
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue() + array.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("members", "said", "words"),
+    [
+        ([("x.npy", npy(np.zeros(4, "f4"), shape=(1 << 40,)))], None, "declares"),
+        ([("x.npy", npy(np.zeros(4, "f4"))), ("x.npy", npy(np.ones(4, "f4")))], None, "one name"),
+        ([("x.npy", npy(np.zeros(4, "f4")))], 5 << 30, "would unpack to 5368709120 bytes"),
+    ],
+    ids=["shape", "twice", "bomb"],
+)
+def test_archives_that_lie_about_their_size_are_refused_before_they_are_unpacked(tmp_path, members, said, words):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+        if said is not None:
+            archive.infolist()[0].file_size = said
+    with pytest.raises(DataError, match=words):
+        load_representative(tmp_path / "x.npz", [VECTOR])
+
+
+def test_blank_arrays_that_pack_well_are_read(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((1 << 16, 64), "f4"))
+    assert read_npz(tmp_path / "x.npz")["x"].shape == (1 << 16, 64)

@@ -4,8 +4,10 @@
 """
 
 import errno
+import math
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +23,9 @@ from . import image_folder, names, tfrecords
 __all__ = ["find_array_files", "npz_names", "read", "read_npy", "read_npz"]
 
 SUFFIXES = (".npy", ".npz")
+NPY_MAGIC = b"\x93NUMPY"
+SMALL_BYTES = 1 << 30  # may unpack from anything, as blank pictures do
+LARGEST_RATIO = 64
 _Taken = TypeVar("_Taken")
 
 
@@ -179,6 +184,8 @@ def _from_npz(path: Path, take: Callable[[Any], _Taken], *, allow_pickle: bool =
         # An own handle: np.load leaves its file open when the archive's directory is broken.
         with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")
+            _check_members(file)
+            file.seek(0)
             with np.load(file) as archive:
                 return take(archive)
     except ValueError as error:
@@ -193,6 +200,38 @@ def _from_npz(path: Path, take: Callable[[Any], _Taken], *, allow_pickle: bool =
             return take(archive)
     except Exception as error:
         raise _corrupt(path, error) from error
+
+
+def _check_members(file: Any) -> None:
+    """Refuses an archive that holds a name twice, of which readers take one or the other, or that is far larger than its file.
+
+    Each array's header is read first, so that what it declares is what the archive holds.
+    """
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if len({member.filename for member in members}) < len(members):
+            raise ValueError("two arrays have one name")
+        for member in members:
+            if member.file_size > max(SMALL_BYTES, LARGEST_RATIO * member.compress_size):
+                raise ValueError(
+                    f"{member.filename} would unpack to {member.file_size} bytes from {member.compress_size}"
+                )
+            with archive.open(member) as stream:
+                _check_header(member.filename, stream, member.file_size)
+
+
+def _check_header(name: str, stream: Any, size: int) -> None:
+    """Refuses an array that declares another size than it has: NumPy would ask for the memory before it reads."""
+    second = np.lib.format.read_array_header_2_0  # version 3 differs in the encoding of names alone
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): second, (3, 0): second}
+    if stream.read(len(NPY_MAGIC)) != NPY_MAGIC:
+        return  # no array; whoever asks for it is told so
+    reader = readers.get(tuple(stream.read(2)))
+    if reader is None:
+        return
+    shape, _, dtype = reader(stream)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"{name} declares {shape} of {dtype} but has {size} bytes")
 
 
 def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
