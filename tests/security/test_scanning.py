@@ -95,7 +95,7 @@ REFUSED = {
     "deep.pt2": (lambda path: program(path, **{"models/other.json": "[" * 3000 + "]" * 3000}), "damage"),
     "many.pt2": (lambda path: program(path, **{"models/other.json": "[" + "[]," * 3_000_000 + "[]]"}), "damage"),
     "flex.tflite": (lambda path: edited_tflite(path, lambda m: custom_op(m, "FlexWriteFile")), "the op FlexWriteFile"),
-    "while.tflite": (lambda path: edited_tflite(path, missing_subgraph), "subgraph 7 of 1"),
+    "while.tflite": (lambda path: edited_tflite(path, missing_subgraph), "damage"),
     "cut.tflite": (lambda path: path.write_bytes(Path(DIGITS).read_bytes()[:3000]), "damage"),
     "bomb.tflite": (lambda path: with_archive(path, labels=bytes(65 << 20)), "65 MiB from"),
     "outside.tflite": (lambda path: with_archive(path, **{".._.._labels": "x"}), "outside of its folder"),

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import TfcompressError
 from ..system.printable import printable_lines
-from . import compare, convert, devices, inspect, measure, reproduce, robustness, scan, signing, zoo
+from . import compare, convert, devices, inspect, measure, reproduce, robustness, signing, zoo
 from .parsing import UsageError, abandon_stdout, show
 from .progress import say
 
@@ -30,7 +30,7 @@ _COMMANDS: dict[str, Any] = {  # modules with SUMMARY and run, or values with bo
     "robustness": robustness,
     "devices": devices,
     "zoo": zoo,
-    "scan": scan,
+    "scan": signing.SCAN,
     "keygen": signing.KEYGEN,
     "sign": signing.SIGN,
     "verify": signing.VERIFY,

@@ -19,6 +19,7 @@ __all__ = [
     "DECRYPT",
     "ENCRYPT",
     "KEYGEN",
+    "SCAN",
     "SIGN",
     "VERIFY",
     "Command",
@@ -27,6 +28,7 @@ __all__ = [
     "signed_model",
 ]
 
+FOUND = 4  # the exit code of ``scan`` for a file that ``convert`` would refuse; 1 and 2 are those of every command
 PASSWORD_VARIABLE = "TFCOMPRESS_KEY_PASSWORD"
 _PASSWORD_HELP = f"the private key has a password: taken from ${PASSWORD_VARIABLE}, or asked for"
 
@@ -162,6 +164,41 @@ def _transform(arguments: Sequence[str], program: str, command: Command, read: s
     return 0
 
 
+def scan_model(arguments: Sequence[str], *, program: str) -> int:
+    """Runs ``scan``; returns its exit code: 0 for a clean file, 4 for one that is refused."""
+    values = new_flags()
+    flags.DEFINE_string(
+        "model",
+        None,
+        "a .keras, .h5, .tflite, .pt2, .pt, .pth or .ptl file, or a SavedModel folder",
+        flag_values=values,
+    )
+    flags.DEFINE_string("json", None, "also write the findings as JSON; - is stdout", flag_values=values)
+    flags.DEFINE_string("sarif", None, "also write them as SARIF 2.1.0; - is stdout", flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "replace existing output files", flag_values=values)
+    if parse(values, arguments, required=("model",)):
+        show(help_text(values, program=program, summary=SCAN.SUMMARY, example=f"{program} --model=model.keras"))
+        return 0
+    outputs = {"json": values.json, "sarif": values.sarif}
+    check_distinct(**outputs)
+    for path in outputs.values():
+        if path and path != "-":
+            check_writable(path, overwrite=values.overwrite)
+    from ..security import scan
+
+    found = scan(values.model)
+    records = {"json": found.to_json(), "sarif": found.to_sarif()}
+    if "-" not in outputs.values():
+        show(str(found))
+    for name, path in outputs.items():
+        text = json.dumps(records[name], indent=2, allow_nan=False) + "\n"
+        if path == "-":
+            show(text)
+        elif path:
+            write_atomically(path, text, overwrite=values.overwrite)
+    return FOUND if found.refused else 0
+
+
 KEYGEN = Command("make keys to sign models, or to encrypt their files with", keygen)
 SIGN = Command("sign a model or a bundle, so that every changed byte is found", sign_model)
 ENCRYPT = Command("hide a model's file on a disk; not in memory, where it runs", encrypt_model)
@@ -242,3 +279,6 @@ def _password(wanted: bool, *, twice: bool = False) -> str | None:
     if twice and getpass.getpass("Once more: ") != given:
         raise UsageError("The password must be the same twice. Received: two different ones.")
     return given
+
+
+SCAN = Command("say what a model file would run, without opening it; exit code 4 if it is refused", scan_model)

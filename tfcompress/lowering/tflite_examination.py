@@ -15,17 +15,8 @@ from .trust.findings import Finding
 from .trust.graphs import listed_ops
 from .trust.keras_configs import HOW_TO_ALLOW
 
-__all__ = ["calls", "examine_tflite"]
+__all__ = ["examine_tflite"]
 
-_CALLING_FIELDS = (
-    "condSubgraphIndex",
-    "bodySubgraphIndex",
-    "thenSubgraphIndex",
-    "elseSubgraphIndex",
-    "initSubgraphIndex",
-    "subgraph",
-    "decompositionSubgraphIndex",
-)
 _FLEX = "Flex"
 _PURE = frozenset(listed_ops()) - {"SaveV2", "MergeV2Checkpoints", "RestoreV2"}
 _SMALL = 1 << 26  # bytes that may unpack from anything
@@ -52,7 +43,7 @@ def examine_tflite(content: bytes, *, place: str) -> list[Finding]:
     model = flatbuffer.parse(content, place=place)
     found = [
         Finding("refused", what, where, f"{rule} Received: {what} ({where}) in {place}. {way_out} {HOW_TO_ALLOW}")
-        for rule, what, where, way_out in (*_reaching_ops(model), *_missing_subgraphs(model), *_archive(content))
+        for rule, what, where, way_out in (*_reaching_ops(model), *_archive(content))
     ]
     return [*found, *(Finding("note", what, where, f"{place}: {what} ({where}).") for what, where in _notes(model))]
 
@@ -74,15 +65,6 @@ def _reaching_ops(model: Any) -> Iterator[tuple[str, str, str, str]]:
         if is_custom and name.startswith(_FLEX) and name.removeprefix(_FLEX) not in _PURE:
             rule = "A model's graph must not reach for files or Python."
             yield rule, f"the op {printable(name)} of TensorFlow", where, "Convert the model without it."
-
-
-def _missing_subgraphs(model: Any) -> Iterator[tuple[str, str, str, str]]:
-    for number, graph in enumerate(model.subgraphs):
-        for options, field in calls(graph):
-            called = int(getattr(options, field))
-            if called >= len(model.subgraphs):
-                what = f"a call of subgraph {called} of {len(model.subgraphs)}"
-                yield "A file must hold the subgraphs that it calls.", what, f"subgraph {number}", "Convert it again."
 
 
 def _archive(content: bytes) -> Iterator[tuple[str, str, str, str]]:
@@ -124,12 +106,3 @@ def _notes(model: Any) -> Iterator[tuple[str, str]]:
         yield f"{len(steering)} names that would steer a terminal", printable(steering[0])[:80]
     for entry in model.metadata or []:
         yield "metadata", printable(flatbuffer.tensor_name(entry))
-
-
-def calls(graph: Any) -> Iterator[tuple[Any, str]]:
-    """Yields the options of ops and the field in them that names a subgraph."""
-    for operator in graph.operators or []:
-        for options in (operator.builtinOptions, getattr(operator, "builtinOptions2", None)):
-            for field in _CALLING_FIELDS:
-                if isinstance(getattr(options, field, None), int) and getattr(options, field) >= 0:
-                    yield options, field

@@ -4,7 +4,7 @@ One signature is chosen: its subgraph becomes the main one, and those that it ca
 Half-precision weights become float32, and dynamic axes are fixed where that is asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +13,19 @@ from ..errors import ModelError
 from ..layers import signatures
 from ..tflite import flatbuffer, qdq, static_shapes
 from .lowered import Lowered, finish
-from .tflite_examination import calls
 
 __all__ = ["lower_flatbuffer"]
 
 _QUANTIZED_TYPES = ("INT4", "INT8", "UINT8", "INT16", "INT2")
+_CALLING_FIELDS = (
+    "condSubgraphIndex",
+    "bodySubgraphIndex",
+    "thenSubgraphIndex",
+    "elseSubgraphIndex",
+    "initSubgraphIndex",
+    "subgraph",
+    "decompositionSubgraphIndex",
+)
 
 
 def lower_flatbuffer(
@@ -138,15 +146,24 @@ def _text(name: Any) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
 
 
+def _calls(graph: Any) -> Iterator[tuple[Any, str]]:
+    """Yields the options of ops and the field in them that names a subgraph."""
+    for operator in graph.operators or []:
+        for options in (operator.builtinOptions, getattr(operator, "builtinOptions2", None)):
+            for field in _CALLING_FIELDS:
+                if isinstance(getattr(options, field, None), int) and getattr(options, field) >= 0:
+                    yield options, field
+
+
 def _keep(model: Any, main: int) -> None:
     order = [main]
     for index in order:  # grows while it is read: subgraphs call further ones
-        for options, field in calls(model.subgraphs[index]):
+        for options, field in _calls(model.subgraphs[index]):
             called = int(getattr(options, field))
             if called not in order and called < len(model.subgraphs):
                 order.append(called)
     position = {old: new for new, old in enumerate(order)}
     for index in order:
-        for options, field in calls(model.subgraphs[index]):
+        for options, field in _calls(model.subgraphs[index]):
             setattr(options, field, position[int(getattr(options, field))])
     model.subgraphs = [model.subgraphs[index] for index in order]

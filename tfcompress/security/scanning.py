@@ -6,7 +6,6 @@ loaded; TensorFlow is imported for its file format where the file is a SavedMode
 
 import importlib.metadata
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +114,8 @@ def scan(model: str | os.PathLike) -> Scan:
     try:
         found = examine()
     except ModelError as error:  # damaged: no loader sees it either
-        found = [Finding("refused", "damage", "", str(error))]
+        what = str(error).partition(" Received: ")[2] or str(error)
+        found = [Finding("refused", f"damage: {what}", "", str(error))]
     return Scan(os.fspath(model), kind, tuple(found))
 
 
@@ -174,11 +174,6 @@ def _saved_model(path: Path) -> list[Finding]:
 
 
 def _keras(path: Path) -> list[Finding]:
-    from ..lowering import hdf5, trust
+    from ..lowering import trust
 
-    known: set[str] = set()
-    for name in ("keras", "tf_keras"):  # what the caller registered in this process is no stranger's
-        if (keras := sys.modules.get(name)) is not None:
-            known |= set(keras.saving.get_custom_objects())
-    hdf5.check(path)
-    return trust.examine_keras(path, known=frozenset(known))
+    return trust.examine_keras(path)
