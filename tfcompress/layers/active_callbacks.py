@@ -15,7 +15,13 @@ __all__ = ["CompressionCallback", "active", "enter", "leave"]
 
 
 class CompressionCallback(Protocol):
-    """What a callback tells of itself while it is at work."""
+    """What a callback tells of itself while it is at work.
+
+    Attributes:
+        model: what Keras fits.
+    """
+
+    model: Any
 
     def settled(self) -> bool:
         """Returns whether the model is now what it will be at the end: final sparsity, quantization on."""

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 __all__ = [
+    "COMPILED",
     "Interception",
     "around_training_step",
     "attach_asset",
@@ -36,6 +37,9 @@ __all__ = [
 
 Handler = Callable[[str, int, Any, Callable[..., Any], tuple, dict], Any]
 """(layer path, index of this call in the model's call, layer, original call, args, kwargs) -> outputs."""
+
+COMPILED = ("train_function", "test_function", "predict_function")
+"""Attributes of a model that hold what Keras has compiled from its calls."""
 
 _MARK = "_tfcompress_original"
 
@@ -149,6 +153,7 @@ class Interception:
         self._on_layer = on_layer
         self._on_model = on_model or (lambda call, args, kwargs: call(*args, **kwargs))
         self._here = _Here()
+        self._kept: dict[str, Any] = {}
 
     @property
     def installed(self) -> bool:
@@ -167,11 +172,17 @@ class Interception:
         restore(self._model)
 
     def __enter__(self) -> Self:
+        """Intercepts for a while; what Keras has compiled from the plain calls is kept, as a ``fit`` may be running."""
+        kept = {name: getattr(self._model, name, None) for name in COMPILED}
+        self._kept = {} if restore(self._model) else kept
         self.install()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+        for name, function in self._kept.items():
+            if function is not None:
+                setattr(self._model, name, function)
 
     def _layer_call(self, path: str, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         def intercepted(*args: Any, **kwargs: Any) -> Any:
@@ -264,7 +275,7 @@ def around_training_step(model: keras.Model, around: Callable[[Callable[[Any], A
 
 def forget_functions(model: keras.Model) -> None:
     """Drops what Keras compiled from ``model``'s calls as they were; it is made again when it is next needed."""
-    for name in ("train_function", "test_function", "predict_function"):
+    for name in COMPILED:
         if getattr(model, name, None) is not None:
             setattr(model, name, None)
 

@@ -8,9 +8,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from . import active_callbacks
+from . import active_callbacks, interception
 
-__all__ = ["at_the_end", "guard", "release"]
+__all__ = ["at_the_end", "guard", "make_plain", "release"]
 
 
 def guard(model: Any, name: str = "train_function") -> None:
@@ -65,6 +65,43 @@ def release(model: Any) -> bool:
     for callback in found:
         callback.remove()
     return bool(found)
+
+
+def make_plain(model: Any) -> None:
+    """Takes off ``model`` whatever this package has on it, for somebody who uses it now; a ``fit`` that is running goes on.
+
+    What Keras has compiled is dropped with it and made anew when it is next called, also in the middle of a step, where Keras
+    does not look whether it is there.
+
+    Examples:
+        >>> import keras
+        >>> make_plain(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+    """
+    models = {id(each): each for each in (model, *(callback.model for callback in active_callbacks.active(model)))}
+    compiled = [
+        (each, name)
+        for each in models.values()
+        for name in interception.COMPILED
+        if getattr(each, name, None) is not None
+    ]
+    release(model)
+    interception.restore(model)
+    for each, name in compiled:
+        if getattr(each, name) is None:
+            setattr(each, name, _MadeAnew(each, name))
+
+
+class _MadeAnew:
+    """Stands where Keras expects a compiled function, until it is called."""
+
+    def __init__(self, model: Any, name: str) -> None:
+        self._model = weakref.ref(model)
+        self._name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        model = self._model()
+        getattr(model, f"make_{self._name}")(force=True)
+        return getattr(model, self._name)(*args, **kwargs)
 
 
 def at_the_end(model: Any, function: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import ConversionError
 from ..quantization import TrainedRanges
+from ..system.forks import check_not_forked
 from .keras_models import lower_keras
 from .lowered import Lowered
 from .pytorch.export import lower_torch
@@ -44,6 +45,7 @@ def lower(
         >>> lower(open_source(model)).outputs
         ('head',)
     """
+    check_not_forked()
     chosen = source.options
     options: dict[str, Any] = {"input_shapes": chosen.input_shapes or None, "debug": debug}
     if source.kind == "keras":

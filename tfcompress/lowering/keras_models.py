@@ -47,8 +47,7 @@ def lower_keras(
     """
     from ..layers import interception, quantization_points, recovery, signatures
 
-    recovery.release(model)  # what an exception in fit may have left
-    interception.restore(model)
+    recovery.make_plain(model)  # of what an exception in fit may have left, or one that is running put on
     check_finite(model, [(variable.path, variable) for variable in model.weights])
     structure = signatures.input_structure(model)
     plan = quantization_points.plan(model) if ranges else None

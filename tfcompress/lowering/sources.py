@@ -18,6 +18,7 @@ from ..errors import ModelError
 from ..quantization import TrainedRanges, hash_weights, read_archive
 from ..quantization.trained_ranges import trained_ranges
 from ..system import checked_arguments, converter_silenced, option_or_default
+from ..system.forks import check_not_forked
 from . import hdf5, keras2, trust
 from .options import SourceOptions
 from .pytorch import files, modules
@@ -81,6 +82,7 @@ def open_source(model: Any, *, options: SourceOptions | None = None, debug: bool
         debug: whether loaders' log lines are shown. Default: False.
 
     Raises:
+        ConversionError: this process was forked after TensorFlow had run.
         ModelError: a path without a model, a damaged file, or one that brings code along.
         TypeError: neither a model nor a path, or other options.
         ValueError: a signature for a Keras or PyTorch model, or PyTorch's options for another one.
@@ -91,6 +93,7 @@ def open_source(model: Any, *, options: SourceOptions | None = None, debug: bool
         ...
         tfcompress.errors.ModelError: The model file must exist. Received: /no/such/model.keras. Check the path.
     """
+    check_not_forked()
     options = option_or_default("options", options, SourceOptions)
     if isinstance(model, str | os.PathLike):
         return _from_path(Path(model), options, debug)

@@ -1,13 +1,12 @@
 """How well does a detector find objects? COCO's mean average precision, counted by ``pycocotools`` (extra ``[coco]``)."""
 
-import contextlib
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
+from ..system.quiet import prints_silenced
 
 __all__ = ["coco_map", "coco_map50", "detections"]
 
@@ -65,8 +64,8 @@ def coco_map50(outputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarra
 def _counted(outputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> tuple[float, float]:
     """Returns the mean average precision over overlaps from 0.50 to 0.95, and at 0.50 alone."""
     try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
+        from pycocotools import coco as coco_files
+        from pycocotools import cocoeval
     except ImportError as error:
         raise DataError("COCO's mAP needs pycocotools. Received: none. Type: pip install pycocotools") from error
     if not isinstance(labels, Mapping) or not {"boxes", "classes"} <= set(labels):
@@ -89,8 +88,8 @@ def _counted(outputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
         for place, (box, kind) in enumerate(zip(boxes[picture], classes[picture], strict=True))
         if kind != PADDING
     ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
+    with prints_silenced(coco_files, cocoeval):
+        coco = coco_files.COCO()
         kinds = sorted({entry["category_id"] for entry in known})
         coco.dataset = {
             "info": {},
@@ -101,7 +100,7 @@ def _counted(outputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
         coco.createIndex()
         if not found or not known:
             return 0.0, 0.0
-        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
+        evaluation = cocoeval.COCOeval(coco, coco.loadRes(found), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

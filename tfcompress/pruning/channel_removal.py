@@ -16,6 +16,7 @@ from ..errors import TrainingError
 from ..layers import Layers, recovery
 from ..layers import multiply_adds as count_multiply_adds
 from ..system.arguments import checked_arguments
+from ..system.forks import check_not_forked
 from . import channel_groups, importance, rebuilding
 from .masked_training import Scope, check_scope
 
@@ -86,7 +87,8 @@ def remove_channels(
     if isinstance(multiple_of, bool) or not isinstance(multiple_of, int) or multiple_of < 1:
         raise ValueError(f"multiple_of must be a whole number from 1 on. Received: multiple_of={multiple_of!r}.")
     check_scope(scope)
-    recovery.release(model)  # what an exception in fit may have left
+    check_not_forked()
+    recovery.make_plain(model)  # of what an exception in fit may have left, or one that is running put on
     plan = channel_groups.plan(model)
     if not plan.blocks:
         raise TrainingError(

@@ -5,8 +5,6 @@ for its own calibration. Also makes weight-only files (int8, float16) out of flo
 quantizer is in ``quantizers``.
 """
 
-import contextlib
-import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -257,13 +255,19 @@ def _edges(target: Target) -> list[dict[str, Any]]:
 
 
 def _run(content: bytes, recipe: list[dict[str, Any]], ranges: dict[str, Any] | None) -> bytes:
-    from ai_edge_quantizer import quantizer
+    from ai_edge_quantizer import model_modifier, quantizer
+
+    class Quiet(quantizer.Quantizer):
+        """The library's quantizer, which hands its caller's wish for no progress bar to all of its parts but this one."""
+
+        def _get_quantized_model(self, quant_params: Any, serialize_to_path: Any = None) -> Any:
+            modifier = model_modifier.ModelModifier(self._float_model)
+            return modifier.modify_model(quant_params, serialize_to_path, enable_progress_bar=False)
 
     try:
-        silent = io.StringIO()  # its progress bar shows for larger models whatever is asked for
-        with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warning: Enabling `experimental_preserve_all_tensors`")
-            library = quantizer.Quantizer(bytearray(content), recipe)
+            library = Quiet(bytearray(content), recipe)
             result = library.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
     except (RuntimeError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
