@@ -20,7 +20,6 @@ __all__ = [
     "Interception",
     "around_training_step",
     "attach_asset",
-    "before_saving_weights",
     "call_with_weights",
     "forget_functions",
     "in_float32",
@@ -393,19 +392,3 @@ def attach_asset(model: keras.Model, writer: Callable[[str], None] | None) -> No
     vars(model).pop("save_assets", None)
     if writer is not None:
         vars(model)["save_assets"] = writer
-
-
-def before_saving_weights(model: keras.Model, function: Callable[[], None] | None) -> None:
-    """Makes ``model.save_weights`` call ``function`` first, whoever saves; None takes it off.
-
-    Backups and checkpoints of weights are made by other callbacks, which tell nobody.
-    """
-    vars(model).pop("save_weights", None)
-    if function is not None:
-        save = model.save_weights
-
-        def after(*args: Any, **kwargs: Any) -> Any:
-            function()
-            return save(*args, **kwargs)
-
-        vars(model)["save_weights"] = after

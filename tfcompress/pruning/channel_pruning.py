@@ -121,6 +121,13 @@ class ChannelPruning(MaskedTraining):
         )
         return {name: mask for name, (_, mask) in self._with(self._removed).items()}
 
+    def _state(self) -> dict[str, Any]:
+        return {**super()._state(), "removed": sorted(self._removed)}
+
+    def _recall_state(self, state: Mapping[str, Any]) -> None:
+        super()._recall_state(state)
+        self._removed = set(state["removed"])
+
     def _reached(self) -> float:
         return self._sparsity  # the number kept is rounded up, so that zeros alone do not tell
 

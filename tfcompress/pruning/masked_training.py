@@ -5,6 +5,8 @@ weights. Which weights go is decided by the callbacks of ``magnitude_pruning`` a
 """
 
 import functools
+import hashlib
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
@@ -22,6 +24,7 @@ from ..layers import (
     layer_choice,
     recovery,
     weight_averages,
+    weight_files,
 )
 from . import masks, schedules
 
@@ -53,6 +56,8 @@ class MaskedTraining(keras.callbacks.Callback):
         # optimizer steps that can be the last, where Keras knows the number of batches
         self._last_of_fit: tuple[int, ...] = ()
         self._subject: Any = None
+        self._has_begun = False
+        self._restored: dict[str, np.ndarray] | None = None  # what the weights that a backup restored came with
 
     def settled(self) -> bool:
         """Returns whether the schedule's final sparsity is reached."""
@@ -103,7 +108,16 @@ class MaskedTraining(keras.callbacks.Callback):
                 )
             self._pruned[name] = (variable, mask)
         self._sparsity, self._moved_at = 0.0, None
+        self._has_begun = True
+        self._go_on()
         self._attach()
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Leaves a model that is not trained alone."""
+        if not self._has_begun:
+            weight_files.listen(self.model, self)
+
+    on_predict_begin = on_test_begin
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Moves the masks when the schedule asks for another sparsity and the last move is ``frequency`` steps ago.
@@ -144,6 +158,7 @@ class MaskedTraining(keras.callbacks.Callback):
             else:
                 recovery.at_the_end(self.model, self._check_again)
         finally:
+            self._has_begun = False
             self.remove()
 
     def _check_again(self) -> None:
@@ -154,6 +169,8 @@ class MaskedTraining(keras.callbacks.Callback):
     def remove(self, model: keras.Model | None = None) -> None:
         """Takes the masks off ``model`` (default: the last one trained), also after an exception in ``fit``; zeros stay."""
         active_callbacks.leave(self)
+        if self.model is not None:
+            weight_files.listen(self.model, self)
         for variable, _ in self._pruned.values():
             constraints.detach(variable, _Masked)
         for variable in model.variables if model is not None else ():
@@ -168,6 +185,8 @@ class MaskedTraining(keras.callbacks.Callback):
         self.remove()
         super().set_model(model)
         self._subject = interception.subject(model)
+        self._has_begun, self._restored = False, None
+        self._listen()
 
     def _attach(self) -> None:
         """Puts the masks on, as they are."""
@@ -175,8 +194,49 @@ class MaskedTraining(keras.callbacks.Callback):
             average = functools.partial(weight_averages.average_of, self.model.optimizer, variable)
             constraints.attach(variable, _Masked(mask, average))
         self._on = True
+        self._listen()
         active_callbacks.enter(self.model, self)
         self.model.make_train_function(force=True)
+
+    def _listen(self) -> None:
+        """Sees to it that the masks go with weights that are saved, and come with weights that a backup restores."""
+        weight_files.listen(self.model, self, after_save=self._save, after_load=self._restore)
+
+    def _extra(self) -> weight_files.Extra:
+        names = "\n".join(sorted(self._pruned if self._has_begun else self._chosen()))
+        return weight_files.Extra(f"{type(self).__name__}-{hashlib.sha256(names.encode()).hexdigest()[:16]}")
+
+    def _state(self) -> dict[str, Any]:
+        """Returns where the schedule is, as JSON has it."""
+        memory = getattr(self.schedule, "memory", None)
+        return {"sparsity": self._sparsity, "moved_at": self._moved_at, "schedule": memory}
+
+    def _recall_state(self, state: Mapping[str, Any]) -> None:
+        self._sparsity, self._moved_at = state["sparsity"], state["moved_at"]
+        if state["schedule"] is not None and isinstance(self.schedule, schedules._Resolved):
+            self.schedule.remember(state["schedule"])
+
+    def _save(self, path: str) -> None:
+        if not self._pruned:
+            return
+        arrays = {f"mask/{name}": np.packbits(values != 0) for name, values in self.snapshot().items()}
+        state = np.frombuffer(json.dumps(self._state()).encode(), np.uint8)
+        self._extra().write(path, {**arrays, "state": state})
+
+    def _restore(self, path: str) -> None:
+        self._restored = self._extra().read(path)
+        if self._has_begun:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Goes on where the weights that a backup restored were saved."""
+        arrays, self._restored = self._restored, None
+        if arrays is None:
+            return
+        for name, (variable, mask) in self._pruned.items():
+            values = np.unpackbits(arrays[f"mask/{name}"], count=int(np.prod(variable.shape)))
+            mask.assign(values.reshape(variable.shape).astype(np.float32))
+        self._recall_state(json.loads(arrays["state"].tobytes()))
 
     def _final(self) -> float | None:
         """Returns what the schedule comes to, at the end of this fit if it cannot say so beyond, None if not even then."""

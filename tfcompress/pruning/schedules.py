@@ -225,6 +225,19 @@ class _Resolved:
         self._held = 0.0
         self.paces_itself = False
 
+    @property
+    def memory(self) -> list[Any]:
+        """What it remembers from earlier steps, as JSON has it: for a fit that goes on in another process."""
+        inner = [each.memory for each in getattr(self._schedule, "_schedules", ()) if isinstance(each, _Resolved)]
+        return [self._held, self.paces_itself, inner]
+
+    def remember(self, memory: Sequence[Any]) -> None:
+        """Takes what another one of the same schedule remembered."""
+        self._held, self.paces_itself, inner = memory
+        own = [each for each in getattr(self._schedule, "_schedules", ()) if isinstance(each, _Resolved)]
+        for each, its in zip(own, inner, strict=True):
+            each.remember(its)
+
     def __call__(self, step: int) -> float:
         answer = self._schedule(step)
         if isinstance(answer, tuple | list) and len(answer) == 2:

@@ -12,7 +12,17 @@ import keras
 import numpy as np
 
 from ..errors import TrainingError
-from ..layers import End, Layers, active_callbacks, check_backend, constraints, interception, layer_choice, recovery
+from ..layers import (
+    End,
+    Layers,
+    active_callbacks,
+    check_backend,
+    constraints,
+    interception,
+    layer_choice,
+    recovery,
+    weight_files,
+)
 from ..system.arguments import checked_arguments
 from .magnitude_pruning import prunable_weights
 from .masked_training import check_built
@@ -21,6 +31,7 @@ __all__ = ["WeightClustering", "centroids"]
 
 _MOST_VALUES = 1 << 16  # that k-means looks at: more change no centroid by much
 _ROUNDS = 30
+_EXTRA = weight_files.Extra("WeightClustering")
 
 
 def centroids(values: np.ndarray, clusters: int) -> np.ndarray:
@@ -94,6 +105,8 @@ class WeightClustering(keras.callbacks.Callback):
         self._chosen: dict[str, Any] = {}
         self._clustered: dict[str, tuple[Any, _Clustered]] = {}
         self._on = False
+        self._has_begun = False
+        self._restored: dict[str, np.ndarray] | None = None  # what the weights that a backup restored came with
 
     def settled(self) -> bool:
         """Returns whether the weights are clustered now."""
@@ -109,6 +122,8 @@ class WeightClustering(keras.callbacks.Callback):
         """Learns which model comes; what an exception left on the last one is taken off."""
         self.remove()
         super().set_model(model)
+        self._has_begun, self._restored = False, None
+        self._listen()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Chooses the kernels."""
@@ -133,6 +148,16 @@ class WeightClustering(keras.callbacks.Callback):
             )
         self._chosen = {name: variable for name, variable in weights.items() if name.rpartition("/")[0] in paths}
         active_callbacks.enter(self.model, self)
+        self._has_begun = True
+        self._listen()
+        self._go_on()
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Leaves a model that is not trained alone."""
+        if not self._has_begun:
+            weight_files.listen(self.model, self)
+
+    on_predict_begin = on_test_begin
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Finds the clusters when it is time, and all pruning has come to its end."""
@@ -157,6 +182,7 @@ class WeightClustering(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the constraints off; the values stay few."""
         self._apply()
+        self._has_begun = False
         self.remove()
         if not self._clustered:
             reason = "pruning that had not reached its final sparsity when the last epoch began"
@@ -171,6 +197,8 @@ class WeightClustering(keras.callbacks.Callback):
     def remove(self, model: keras.Model | None = None) -> None:
         """Takes the constraints off ``model`` (default: the last one trained), also after an exception in ``fit``."""
         active_callbacks.leave(self)
+        if self.model is not None:
+            weight_files.listen(self.model, self)
         for variable, _ in self._clustered.values():
             constraints.detach(variable, _Clustered)
         for variable in model.variables if model is not None else ():
@@ -184,8 +212,33 @@ class WeightClustering(keras.callbacks.Callback):
         for variable, constraint in self._clustered.values():
             constraints.attach(variable, constraint)
         self._on = True
+        self._listen()
         active_callbacks.enter(self.model, self)
         self.model.make_train_function(force=True)
+
+    def _listen(self) -> None:
+        """Sees to it that clusters go with weights that are saved, and come with weights that a backup restores."""
+        weight_files.listen(self.model, self, after_save=self._save, after_load=self._restore)
+
+    def _save(self, path: str) -> None:
+        if self._clustered:
+            kept = {name: constraint.members for name, (_, constraint) in self._clustered.items()}
+            counts = [(constraint.count, constraint.has_zeros) for _, constraint in self._clustered.values()]
+            _EXTRA.write(path, {**kept, " counts": np.array(counts, np.int64)})
+
+    def _restore(self, path: str) -> None:
+        self._restored = _EXTRA.read(path)
+        if self._has_begun:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Goes on with the clusters of weights that a backup restored, if they are of the kernels that are clustered here."""
+        arrays, self._restored = self._restored, None
+        if arrays is None or {*arrays} != {*self._chosen, " counts"}:
+            return
+        for (name, variable), (count, has_zeros) in zip(self._chosen.items(), arrays[" counts"], strict=True):
+            self._clustered[name] = (variable, _Clustered(arrays[name], int(count), bool(has_zeros)))
+        self._attach()
 
     def _apply(self) -> None:
         for variable, constraint in self._clustered.values():
@@ -197,9 +250,9 @@ class _Clustered(constraints.Stacked):
 
     def __init__(self, members: np.ndarray, count: int, has_zeros: bool) -> None:
         super().__init__()
-        self._members = members
-        self._count = count
-        self._has_zeros = has_zeros
+        self.members = members
+        self.count = count
+        self.has_zeros = has_zeros
 
     @classmethod
     def of(cls, values: np.ndarray, clusters: int) -> "_Clustered":
@@ -216,10 +269,10 @@ class _Clustered(constraints.Stacked):
         return cls(members, len(found) + has_zeros, has_zeros)
 
     def apply(self, value: Any) -> Any:
-        members = self._members.reshape(-1)
-        sums = keras.ops.segment_sum(keras.ops.reshape(value, (-1,)), members, num_segments=self._count)
-        sizes = np.maximum(np.bincount(members, minlength=self._count), 1).astype(np.float32)
+        members = self.members.reshape(-1)
+        sums = keras.ops.segment_sum(keras.ops.reshape(value, (-1,)), members, num_segments=self.count)
+        sizes = np.maximum(np.bincount(members, minlength=self.count), 1).astype(np.float32)
         means = sums / keras.ops.cast(sizes, sums.dtype)
-        if self._has_zeros:
-            means = means * keras.ops.cast(np.arange(self._count) > 0, means.dtype)
-        return keras.ops.reshape(keras.ops.take(means, members), self._members.shape)
+        if self.has_zeros:
+            means = means * keras.ops.cast(np.arange(self.count) > 0, means.dtype)
+        return keras.ops.reshape(keras.ops.take(means, members), self.members.shape)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from ..errors import TrainingError
-from ..layers import active_callbacks, check_backend, interception, quantization_points, recovery
+from ..layers import active_callbacks, check_backend, interception, quantization_points, recovery, weight_files
 from ..quantization import Target, TargetName
 from ..quantization.targets import resolve as resolve_target
 from ..system.arguments import checked_arguments
@@ -192,7 +192,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         if before.in_fit:
             self._keep()
             if self._state_file is not None:
-                interception.before_saving_weights(self.model, None)
+                weight_files.listen(self.model, self)
         for each in (model, own if before.intercepts or model is None else None):
             if each is not None and interception.restore(each) and self.model not in (each, None):
                 interception.forget_functions(self.model)  # a distiller's, which hold the student's calls
@@ -320,7 +320,7 @@ class QuantizationAwareTraining(keras.callbacks.Callback):
         self._phases.move(Phase.WAITING, by=by)
         active_callbacks.enter(self.model, self)
         if self._state_file is not None:
-            interception.before_saving_weights(self.model, functools.partial(self._write_state, saved=True))
+            weight_files.listen(self.model, self, before_save=functools.partial(self._write_state, saved=True))
 
     def _go_on(self, *, by: str) -> None:
         """Goes where a fit is at this epoch and step, also where somebody has taken the callback off in the middle of it."""
