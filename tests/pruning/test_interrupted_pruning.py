@@ -65,6 +65,7 @@ def test_weights_with_their_masks_are_plain_weights_to_keras(tmp_path):
     save = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: model.save_weights(path))
     fit(model, [*CALLBACKS["magnitude"](), save])
     again = dense(seed=1)
+    again.optimizer.build(again.trainable_variables)
     again.load_weights(path)
     assert all(map(np.array_equal, model.get_weights(), again.get_weights()))
 

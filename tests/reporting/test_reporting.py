@@ -166,3 +166,14 @@ def test_pyplot_is_never_loaded(tmp_path):
     assert (
         subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout == "False False\nFalse\n"
     )
+
+
+def test_equal_files_have_equal_pages(tmp_path):
+    from pathlib import Path
+
+    from tfcompress.reporting import inspection_report
+    from tfcompress.tflite import inspect
+
+    found = inspect(Path(__file__).resolve().parents[2] / "models/digits/digits_int8.tflite", run=False)
+    first, second = (inspection_report(found, tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
+    assert first == second

@@ -261,8 +261,14 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         raise OutputError(f"The bundle's parent folder must exist. Received: {parent}. Create it first.")
     if not os.access(parent, os.W_OK):
         raise OutputError(f"The bundle's parent folder must be writable. Received: {parent}. Choose another place.")
-    if not os.path.lexists(folder):
+    try:
+        os.lstat(folder)
+    except FileNotFoundError:
         return
+    except OSError as error:
+        raise OutputError(
+            f"The bundle must have a name that can be written. Received: {folder} ({error.strerror}). Choose a shorter one."
+        ) from error
     if not folder.is_dir() or folder.is_symlink():
         raise OutputError(f"A bundle is a folder. Received something else: {folder}. Choose another name.")
     present = sorted(path.name for path in folder.iterdir())
@@ -285,7 +291,7 @@ def _answered(model: Model, samples: Mapping[str, np.ndarray]) -> dict[str, np.n
 def _write_folder(folder: Path, files: Mapping[str, bytes | str], arrays: Mapping[str, np.ndarray] | None) -> None:
     temporary = None
     try:
-        temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}.", suffix=".partial"))
+        temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=".tfcompress.", suffix=".partial"))
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
         for name, content in files.items():

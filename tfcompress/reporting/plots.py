@@ -267,7 +267,7 @@ def shortened_all(names: Sequence[str]) -> list[str]:
 def svg(figure: "Figure", prefix: str, description: str) -> str:
     """Returns the figure as one ``svg`` element for an HTML page.
 
-    The prolog, metadata and namespaces go (HTML needs none), ids get a prefix, as all pictures share one page.
+    The prolog, metadata and namespaces go (HTML needs none), ids are numbers behind a prefix, as all pictures share one page.
 
     Args:
         figure: what to draw.
@@ -283,8 +283,10 @@ def svg(figure: "Figure", prefix: str, description: str) -> str:
     picture = picture[picture.index("<svg") :]
     picture = re.sub(r"<metadata>.*?</metadata>", "", picture, flags=re.DOTALL)
     picture = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", picture)
-    picture = re.sub(r'\bid="', f'id="{prefix}-', picture)
-    picture = re.sub(r'href="#', f'href="#{prefix}-', picture)
-    picture = re.sub(r"url\(#", f"url(#{prefix}-", picture)
+    # matplotlib draws some ids by lot; equal pictures are to be equal text.
+    ids = {name: str(number) for number, name in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]*)"', picture)))}
+    picture = re.sub(
+        r'(\bid="|href="#|url\(#)([^")]*)', lambda found: f"{found[1]}{prefix}-{ids.get(found[2], found[2])}", picture
+    )
     label = html.escape(printable(description), quote=True)
     return re.sub(r'<svg\b.*?(viewBox="[^"]*")[^>]*>', rf'<svg role="img" aria-label="{label}" \1>', picture, count=1)

@@ -5,6 +5,7 @@ Does not decide what is written. Every writer of the package goes through ``writ
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from ..errors import ModelError, OutputError, TfcompressError
 
 __all__ = ["check_distinct", "check_exists", "check_regular", "check_writable", "write_atomically"]
+
+TEMPORARY, PARTIAL = ".tfcompress.", ".partial"
 
 
 def check_distinct(**paths: str | os.PathLike | None) -> None:
@@ -111,6 +114,8 @@ def check_writable(path: str | os.PathLike, *, overwrite: bool = False) -> Path:
             raise OutputError(f"The output must be a file. Received a folder: {path}. Add a file name.")
         if path.exists() and not path.is_file():
             raise OutputError(f"The output must be a plain file. Received: {path}, a device or a pipe. Name a file.")
+        if not os.path.lexists(path):
+            _check_name(path)
         if path.exists() and not overwrite:
             raise OutputError(f"The output file exists already: {path}. Choose another name or pass --overwrite.")
     except OSError as error:  # a name that is too long, a folder that may not be looked into
@@ -124,6 +129,8 @@ def check_writable(path: str | os.PathLike, *, overwrite: bool = False) -> Path:
 
 def write_atomically(path: str | os.PathLike, content: bytes | str, *, overwrite: bool = False) -> Path:
     """Writes ``content`` to a temporary name beside ``path`` and renames it: the old file or the new one, never half.
+
+    A file that is replaced hands its mode on; a new one has that of the umask.
 
     Args:
         path: where the file is to be.
@@ -145,14 +152,13 @@ def write_atomically(path: str | os.PathLike, content: bytes | str, *, overwrite
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        # Not longer by being of a long name: what can be named can be written.
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=PARTIAL)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
+        os.chmod(temporary, _mode(path))
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"Could not write {path}: {error.strerror}. Check the folder and its space.") from error
@@ -160,3 +166,18 @@ def write_atomically(path: str | os.PathLike, content: bytes | str, *, overwrite
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
     return path
+
+
+def _check_name(path: Path) -> None:
+    """Raises ``OSError`` for a name that the folder's file system cannot hold, a long one for instance."""
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(path)
+
+
+def _mode(path: Path) -> int:
+    """Returns the mode of the file that is there, else that of a new one."""
+    with contextlib.suppress(OSError):
+        return stat.S_IMODE(path.stat().st_mode) & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..errors import ConversionError, SandboxError
+from ..errors import ConversionError, OutputError, SandboxError
 from .isolated_child import CLASSES, LENGTH_BYTES, LONGEST_REASON, ChildExit, Reporter, call_inside, is_inside
 from .printable import printable_lines
 from .sandbox import Sandbox, child_environment
@@ -36,6 +36,7 @@ LONGEST_LINE = 1 << 16  # of progress, in bytes
 LONGEST_TEXT = 10_000  # of a message, in letters
 LAST_BYTES = 1 << 16  # of standard error, which are searched for the reason
 LARGEST_ANSWER = 1 << 34
+LEAST_ROOM = 1 << 16  # what a child needs to say anything
 SECONDS_AFTER = 5.0  # the child's own clock goes first
 # What Python, glibc and LLVM print after the line that says why, or in place of one.
 NOISE = ("*** ", "Fatal Python error", "  File ", "Current thread", "Extension modules", "Stack dump", "#", "PLEASE ")
@@ -127,13 +128,14 @@ def run_isolated(
             timeout_seconds=timeout_seconds,
             explain=explain,
         )
-    with tempfile.TemporaryDirectory(prefix="tfcompress-", ignore_cleanup_errors=True) as name, _sigterm_raises():
+    order = pickle.dumps((function_path, request, pieces is not None, timeout_seconds, debug))
+    with _temporary_folder() as name, _sigterm_raises():
         folder = Path(name)
-        (folder / "tmp").mkdir()
-        order = (function_path, request, pieces is not None, timeout_seconds, debug)
-        (folder / "request").write_bytes(pickle.dumps(order))
-        if sandbox is not None:
-            (folder / "sandbox").write_text(sandbox.to_json())
+        with _named_if_full(folder.parent):
+            (folder / "tmp").mkdir()
+            (folder / "request").write_bytes(order)
+            if sandbox is not None:
+                (folder / "sandbox").write_text(sandbox.to_json())
         with contextlib.ExitStack() as stack:
             said = None if debug else stack.enter_context(open(folder / "stderr", "wb"))
             process = subprocess.Popen(
@@ -152,6 +154,7 @@ def run_isolated(
             code = -signal.SIGALRM if process.wait() and is_late.is_set() else process.returncode
         answer = _answer(folder)
         if answer is None:
+            _check_room(folder)
             raise _explained(folder, code) or explain(
                 ChildExit(code, stage, "" if debug else _last_words(folder / "stderr"))
             )
@@ -162,6 +165,41 @@ def run_isolated(
     if "error" in answer:
         raise CLASSES.get(str(answer["error"]), SandboxError)(_text(answer.get("message", "")))
     return answer.get("result")
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """Gives a new folder below that of temporary files, which is gone afterwards."""
+    place = os.environ.get("TMPDIR") or "the system's"
+    try:
+        place = tempfile.gettempdir()
+        folder = tempfile.TemporaryDirectory(prefix="tfcompress-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_room(place, error.strerror or str(error)) from error
+    with folder as name:
+        yield name
+
+
+@contextlib.contextmanager
+def _named_if_full(place: Path) -> Iterator[None]:
+    """Says by name which folder takes no more."""
+    try:
+        yield
+    except OSError as error:
+        raise _no_room(place, error.strerror or str(error)) from error
+
+
+def _check_room(folder: Path) -> None:
+    """Raises if a child that left no answer can have had no room for one."""
+    with _named_if_full(folder.parent):
+        (folder / "room").write_bytes(bytes(LEAST_ROOM))
+
+
+def _no_room(place: str | Path, reason: str) -> OutputError:
+    return OutputError(
+        f"The folder for temporary files must have room. Received: {place} ({reason}). Make room there, or set TMPDIR to "
+        "another folder."
+    )
 
 
 def _environment(folder: Path, sandbox: Sandbox | None) -> dict[str, str]:
