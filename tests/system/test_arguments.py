@@ -1,10 +1,15 @@
 """A misspelt argument of a public call: the error names the nearest argument, or the option value that has it."""
 
+import copy
 import dataclasses
 import inspect
+import pickle
 
 import pytest
 
+from tfcompress.calibration.options import CalibrationOptions
+from tfcompress.lowering.options import SourceOptions
+from tfcompress.measurement.options import EvaluationOptions, LatencyOptions, RuntimeOptions
 from tfcompress.system import checked_arguments
 
 
@@ -58,3 +63,21 @@ def test_the_function_stays_what_it_was():
     assert list(inspect.signature(measure).parameters) == ["model", "data", "threads", "latency", "answer"]
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'model'"):
         measure()
+
+
+@pytest.mark.parametrize(
+    "kind, field, nearest",
+    [
+        (LatencyOptions, "run", "runs"),
+        (EvaluationOptions, "worker", "workers"),
+        (RuntimeOptions, "cpu", "cpus"),
+        (CalibrationOptions, "observers", "observer"),
+        (SourceOptions, "input_shape", "input_shapes"),
+    ],
+)
+def test_option_values_name_the_nearest_field(kind, field, nearest):
+    with pytest.raises(
+        TypeError, match=rf"^{kind.__name__}\(\) has no argument '{field}'\. Did you mean '{nearest}'\?$"
+    ):
+        kind(**{field: 1})
+    assert copy.deepcopy(pickle.loads(pickle.dumps(kind()))) == kind()

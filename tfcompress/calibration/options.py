@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..system import repr_without_defaults
+from ..system import checked_fields, repr_without_defaults
 from .calibrated_ranges import Calibration
 from .observer_choice import Overrides, resolve_observer
 from .observers import OBSERVERS, Observer, ObserverName
@@ -14,6 +14,7 @@ __all__ = ["CalibrationOptions", "RangeOrigin", "resolve_calibration"]
 RangeOrigin = Literal["trained", "calibrated"]
 
 
+@checked_fields
 @dataclass(frozen=True, repr=False)
 class CalibrationOptions:
     """Where the range of each tensor comes from, and how it is measured.

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..system import repr_without_defaults
+from ..system import checked_fields, repr_without_defaults
 
 __all__ = ["SourceOptions"]
 
 
+@checked_fields
 @dataclass(frozen=True, repr=False)
 class SourceOptions:
     """What cannot be read off a model itself: fixed shapes, one signature of several, how PyTorch's is exported.

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ..system import Sandbox, repr_without_defaults
+from ..system import Sandbox, checked_fields, repr_without_defaults
 from .conditions import ACCELERATORS, APIS, Accelerator, Api
 
 __all__ = ["ConnectionOptions", "EvaluationOptions", "LatencyOptions", "RuntimeOptions"]
@@ -16,6 +16,7 @@ __all__ = ["ConnectionOptions", "EvaluationOptions", "LatencyOptions", "RuntimeO
 DEFAULT_BATCH = 32
 
 
+@checked_fields
 @dataclasses.dataclass(frozen=True, repr=False)
 class LatencyOptions:
     """How latency is measured.
@@ -57,6 +58,7 @@ class LatencyOptions:
         _check_count("seed", self.seed, 0, "Leave it out for 0.")
 
 
+@checked_fields
 @dataclasses.dataclass(frozen=True, repr=False)
 class EvaluationOptions:
     """How answers to labelled samples are obtained and counted.
@@ -95,6 +97,7 @@ class EvaluationOptions:
         _check_count("workers", self.workers, 0, "Leave it out to use all cores.")
 
 
+@checked_fields
 @dataclasses.dataclass(frozen=True, repr=False)
 class RuntimeOptions:
     """What LiteRT runs a file with.
@@ -146,6 +149,7 @@ class RuntimeOptions:
         return self.api or ("interpreter" if self.accelerator == "cpu" else "compiled")
 
 
+@checked_fields
 @dataclasses.dataclass(frozen=True, repr=False)
 class ConnectionOptions:
     """How a device is prepared and waited for.

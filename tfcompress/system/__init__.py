@@ -10,6 +10,7 @@ from .lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .arguments import checked_arguments as checked_arguments
+    from .arguments import checked_fields as checked_fields
     from .arguments import option_or_default as option_or_default
     from .arguments import repr_without_defaults as repr_without_defaults
     from .files import check_distinct as check_distinct
@@ -30,7 +31,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "arguments": ["checked_arguments", "option_or_default", "repr_without_defaults"],
+            "arguments": ["checked_arguments", "checked_fields", "option_or_default", "repr_without_defaults"],
             "files": ["check_distinct", "check_exists", "check_regular", "check_writable", "write_atomically"],
             "isolated_child": ["ChildExit", "Reporter"],
             "isolation": ["run_isolated"],

@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin
 
-__all__ = ["checked_arguments", "option_or_default", "repr_without_defaults"]
+__all__ = ["checked_arguments", "checked_fields", "option_or_default", "repr_without_defaults"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,6 +63,29 @@ def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def checked_fields(kind: type[Option]) -> type[Option]:
+    """Returns the class of an option value, a dataclass, which answers an unknown field with the nearest name that it has.
+
+    Args:
+        kind: the dataclass; it is changed in place.
+
+    Raises:
+        TypeError: when a value is made, for a field that it does not have.
+
+    Examples:
+        >>> @checked_fields
+        ... @dataclasses.dataclass(frozen=True)
+        ... class LatencyOptions:
+        ...     runs: int = 50
+        >>> LatencyOptions(run=5)
+        Traceback (most recent call last):
+        ...
+        TypeError: LatencyOptions() has no argument 'run'. Did you mean 'runs'?
+    """
+    kind.__init__ = checked_arguments(kind.__init__)  # type: ignore[misc]
+    return kind
 
 
 def option_or_default(name: str, value: Option | None, kind: type[Option]) -> Option:
