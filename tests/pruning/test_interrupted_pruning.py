@@ -42,7 +42,7 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("order", [1, -1], ids=["backup first", "backup last"])
+@pytest.mark.parametrize("order", [1, pytest.param(-1, marks=pytest.mark.slow)], ids=["backup first", "backup last"])
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_a_killed_fit_ends_with_the_weights_of_one_that_was_not(tmp_path, name, order):
     whole = dense()

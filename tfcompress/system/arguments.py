@@ -84,7 +84,7 @@ def checked_fields(kind: type[Option]) -> type[Option]:
         ...
         TypeError: LatencyOptions() has no argument 'run'. Did you mean 'runs'?
     """
-    kind.__init__ = checked_arguments(kind.__init__)  # type: ignore[misc]
+    kind.__init__ = checked_arguments(kind.__init__)  # type: ignore[misc, method-assign]
     return kind
 
 
