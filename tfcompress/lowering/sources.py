@@ -19,7 +19,7 @@ from ..quantization import TrainedRanges, hash_weights, read_archive
 from ..quantization.trained_ranges import trained_ranges
 from ..system import checked_arguments, converter_silenced, option_or_default
 from ..system.forks import check_not_forked
-from . import hdf5, keras2, trust
+from . import keras2, trust
 from .options import SourceOptions
 from .pytorch import files, modules
 from .pytorch.examination import examine_torch
@@ -159,7 +159,7 @@ def _from_path(path: Path, options: SourceOptions, debug: bool) -> Source:
             f"{path.stat().st_size} bytes of something else."
         )
     if options.allow_unsafe:
-        hdf5.check(path)
+        trust.check_hdf5(path)
         config = trust.read_config(path)
         loaders = trust.loaders_of(config, ".keras" if is_archive else ".h5", trust.keras_version(path))
         return _from_keras(trust.CheckedKeras(path, loaders, trust.uses_tfmot(config)), path, options, debug)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .saved_models import check_saved_model as check_saved_model
     from .saved_models import copy_saved_model as copy_saved_model
     from .saved_models import examine_saved_model as examine_saved_model
+    from .unchecked import check_hdf5 as check_hdf5
     from .unchecked import keras_version as keras_version
     from .unchecked import read_config as read_config
 else:
@@ -29,6 +30,6 @@ else:
             "keras_configs": ["check_config", "examine_config", "uses_tfmot"],
             "keras_files": ["CheckedKeras", "check_keras", "examine_keras", "loaders_of"],
             "saved_models": ["check_saved_model", "copy_saved_model", "examine_saved_model"],
-            "unchecked": ["keras_version", "read_config"],
+            "unchecked": ["check_hdf5", "keras_version", "read_config"],
         },
     )
