@@ -2,6 +2,7 @@
 
 import _thread
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,7 @@ class Waiting:
 @pytest.fixture
 def model(tmp_path):
     path = tmp_path / "m.tflite"
-    path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(8))
+    path.write_bytes(Path("models/digits/digits_int8.tflite").read_bytes())
     return path
 
 

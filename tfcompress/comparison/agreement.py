@@ -213,7 +213,7 @@ def answer(request: Mapping[str, Any], report: Any) -> dict[str, Any]:
     Returns:
         ``text`` and ``json`` of the ``Agreement``.
     """
-    found = compare(**{**request, "data": opened(request["data"])})
+    found = compare(**{**request, "data": opened(request.get("data"))})
     return {"text": str(found), "json": found.to_json()}
 
 

@@ -38,8 +38,11 @@ def check_archive(archive: zipfile.ZipFile, file: IO[bytes], size: int) -> None:
         size: the file's size in bytes.
 
     Raises:
+        KeyError: an archive of something else, without a configuration.
         ValueError: what is wrong, as a clause.
     """
+    if CONFIG not in archive.namelist():
+        raise KeyError(f"it has no {CONFIG}")
     file.seek(max(0, size - _END_BYTES))
     end = file.read(_END_BYTES)
     if end[:4] != b"PK\x05\x06" or archive.comment:
