@@ -6,7 +6,8 @@
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import TfcompressError
 from .devices.device import Device
@@ -66,18 +67,19 @@ def measure_all(
     if len(groups) == 1:
         work(next(iter(groups.values())))
     else:
-        threads = [threading.Thread(target=work, args=(group,), daemon=True) for group in groups.values()]
+        ends: list[threading.Event] = []  # of those that were begun: Ctrl-C may come before the last is
         try:
-            for thread in threads:
-                thread.start()
-            wait_for(threads)
+            for group in groups.values():
+                ends.append(threading.Event())
+                threading.Thread(target=run_and_tell, args=(work, group, ends[-1]), daemon=True).start()
+            wait_for(ends)
         except KeyboardInterrupt as error:
             stop.set()
             raised.append(error)
             for device, _ in devices:
                 device.interrupt()
             with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C
-                wait_for(threads, SECONDS_TO_STOP)
+                wait_for(ends, SECONDS_TO_STOP)
     for reason in raised:
         if isinstance(reason, KeyboardInterrupt):
             raise Interrupted(with_partial(table, sessions, jobs)) from reason
@@ -135,11 +137,22 @@ def with_partial(
     return [*known, *(dataclasses.replace(record, interrupted=True) for record in begun if record not in known)]
 
 
-def wait_for(threads: Sequence[threading.Thread], seconds: float | None = None) -> None:
-    """Waits in pieces, so that Ctrl-C is heard meanwhile."""
-    left = seconds
-    while any(thread.is_alive() for thread in threads) and (left is None or left > 0):
-        for thread in threads:
-            if thread.is_alive():  # Ctrl-C may have come before the last was started
-                thread.join(0.1)
-        left = None if left is None else left - 0.1 * len(threads)
+def run_and_tell(work: Callable[[Sequence[int]], None], group: Sequence[int], end: threading.Event) -> None:
+    """Works on a group of devices, and tells that it is through, however it ends."""
+    try:
+        work(group)
+    finally:
+        end.set()
+
+
+def wait_for(ends: Sequence[threading.Event], seconds: float | None = None) -> None:
+    """Waits in pieces, so that Ctrl-C is heard meanwhile.
+
+    Not by ``Thread.join``: where Ctrl-C falls into it, Python takes a living thread for a dead one from then on (CPython's
+    issue 45274).
+    """
+    until = None if seconds is None else time.monotonic() + seconds
+    for end in ends:
+        while not end.wait(0.1):
+            if until is not None and time.monotonic() >= until:
+                return
