@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from ..system import check_writable, write_atomically
-from .parsing import UsageError, help_text, new_flags, parse, show
+from .parsing import UsageError, define_scaling, help_text, new_flags, parse, show
 from .signing import define_require_signature, signed_copy
 from .wall import temporary_folder, wall, wall_flags
 
@@ -30,13 +30,7 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_integer("samples", None, "how many samples; without it 32, or 8 random ones", 1, flag_values=values)
-    flags.DEFINE_string(
-        "scaling",
-        None,
-        "how pixels of images become inputs: zero_one, minus_one_one, raw, imagenet_torch, imagenet_caffe, or "
-        "mean=R,G,B;std=R,G,B",
-        flag_values=values,
-    )
+    define_scaling(values)
     flags.DEFINE_float("threshold_db", 20.0, "tensors part below this SQNR in decibels", flag_values=values)
     flags.DEFINE_float("steps", 1.0, "tensors differ above this many quantization steps", 0.0, flag_values=values)
     flags.DEFINE_integer("seed", 0, "of the random inputs", 0, flag_values=values)

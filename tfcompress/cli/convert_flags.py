@@ -10,7 +10,7 @@ from ..errors import DataError, reason
 from ..quantization import TARGETS, Target
 from ..quantization.targets import BACKENDS
 from ..system import check_regular
-from .parsing import UsageError, new_flags, parse_overrides, parse_shapes
+from .parsing import UsageError, define_scaling, new_flags, parse_overrides, parse_shapes
 from .signing import define_require_signature
 from .wall import SECONDS, wall_flags
 
@@ -108,13 +108,7 @@ def _data_flags(values: flags.FlagValues) -> None:
         "what the model will see: .npy, .npz, .tfrecord (with --features), a folder of images, or script.py:function",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "scaling",
-        None,
-        "how pixels of images become inputs: zero_one, minus_one_one, raw, imagenet_torch, imagenet_caffe, or "
-        "mean=R,G,B;std=R,G,B",
-        flag_values=values,
-    )
+    define_scaling(values)
     flags.DEFINE_string(
         "features", None, "a JSON or YAML map from the inputs to the features of .tfrecord files", flag_values=values
     )

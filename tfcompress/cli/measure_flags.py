@@ -14,7 +14,7 @@ from absl import flags
 from ..errors import DataError
 from ..system import check_regular, names_a_function
 from ..system.printable import printable
-from .parsing import UsageError, new_flags
+from .parsing import UsageError, define_scaling, new_flags
 from .progress import say
 from .signing import define_require_signature, signed_model
 from .wall import wall, wall_flags
@@ -89,11 +89,7 @@ def measure_flags() -> flags.FlagValues:
     switch("profile", "time each op with LiteRT's own profiler")
     number("batch", "samples per inference while accuracy is measured", 32, 1)
     number("workers", "batches that run at once; 0 for as many as there are cores for", 0, 0, 256)
-    text(
-        "scaling",
-        "how pixels of images become inputs: zero_one, minus_one_one, raw, imagenet_torch, imagenet_caffe, or "
-        "mean=R,G,B;std=R,G,B",
-    )
+    define_scaling(values)
     switch("reset_state", "start each labelled sample from a zero state in models that keep one (LSTM)")
     number("seed", "of the made-up inputs", 0, 0)
     text("like", "a record (JSON) to repeat: its model, data, device and settings, unless flags say otherwise")

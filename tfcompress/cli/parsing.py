@@ -19,6 +19,7 @@ __all__ = [
     "UsageError",
     "abandon_stdout",
     "check_report",
+    "define_scaling",
     "help_text",
     "new_flags",
     "parse",
@@ -41,6 +42,21 @@ def new_flags() -> flags.FlagValues:
     flags.DEFINE_bool("help", False, "print this help and exit", short_name="h", flag_values=values)
     flags.DEFINE_bool("debug", False, "show tracebacks and the log lines of TensorFlow", flag_values=values)
     return values
+
+
+def define_scaling(values: flags.FlagValues) -> None:
+    """Adds ``--scaling``, the same for every command that reads pixels.
+
+    Args:
+        values: the command's flags.
+    """
+    flags.DEFINE_string(
+        "scaling",
+        None,
+        "how pixels of images become inputs: zero_one, minus_one_one, raw, imagenet_torch, imagenet_caffe, or "
+        "mean=R,G,B;std=R,G,B",
+        flag_values=values,
+    )
 
 
 def parse(values: flags.FlagValues, arguments: Sequence[str], *, required: Sequence[str]) -> bool:

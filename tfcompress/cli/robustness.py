@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 
 from ..system import check_distinct, check_writable, write_atomically
-from .parsing import PAGES, UsageError, help_text, new_flags, parse, show
+from .parsing import PAGES, UsageError, define_scaling, help_text, new_flags, parse, show
 from .signing import define_require_signature, signed_copy
 from .wall import temporary_folder, wall, wall_flags
 
@@ -46,13 +46,7 @@ def _flags() -> flags.FlagValues:
         "what black and white are to the model: LOW,HIGH; without it from the scaling or the data",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "scaling",
-        None,
-        "how pixels of images become inputs: zero_one, minus_one_one, raw, imagenet_torch, imagenet_caffe, or "
-        "mean=R,G,B;std=R,G,B",
-        flag_values=values,
-    )
+    define_scaling(values)
     define_require_signature(values)
     wall_flags(values)
     flags.DEFINE_integer("threads", 1, "threads for one inference", 1, flag_values=values)
