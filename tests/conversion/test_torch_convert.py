@@ -99,6 +99,20 @@ def test_a_module_becomes_full_int8(module, pictures):
     )
 
 
+def test_nothing_is_said_unasked():
+    line = (
+        "import os, torch, tfcompress as tfc\n"
+        "model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()\n"
+        "options = tfc.SourceOptions(sample_inputs=(torch.zeros(1, 3, 8, 8),))\n"
+        "tfc.convert(model, target='float32', source=options)\n"
+        "assert 'LITERT_TORCH_SHOW_PROGRESS' not in os.environ\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", line], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.stdout, [text for text in done.stderr.splitlines() if "litert" in text or "torch" in text]) == ("", [])
+
+
 @pytest.mark.parametrize("target", ["float32", "float16", "dynamic"])
 def test_targets_without_integer_arithmetic(module, pictures, target):
     result = convert(module, target=target, source=SourceOptions(input_shapes={"image": (None, 3, 32, 32)}, nhwc=True))

@@ -21,6 +21,7 @@ from .dynamic_batch import free_batch
 from .example_inputs import Shape
 from .files import detect
 from .modules import is_torch
+from .silence import quietly
 
 __all__ = ["count_transposes", "detect", "is_torch", "lower_torch"]
 
@@ -92,7 +93,7 @@ def lower_torch(
     fed = {
         name: tensor.permute(0, 2, 3, 1).contiguous() if name in images else tensor for name, tensor in examples.items()
     }
-    with modules.quietly(debug=debug), modules.evaluating(adapter), torch.no_grad():
+    with quietly(debug=debug), modules.evaluating(adapter), torch.no_grad():
         outputs = modules.run_on_example(lambda: adapter.names(fed), examples, opened.name)
         try:
             exported = litert_torch.convert(adapter, (), dict(fed)).model_content()
@@ -270,7 +271,7 @@ def _reference(
         count = len(next(iter(arrays.values())))
         size = only or _REFERENCE_BATCH
         blocks = []
-        with modules.quietly(), modules.evaluating(adapter), torch.no_grad():
+        with quietly(), modules.evaluating(adapter), torch.no_grad():
             for start in range(0, count, size):
                 held = min(size, count - start)
                 feeds = {}

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import ModelError
-from ...system import converter_silenced
 from . import files
 from .examination import HOW_TO_EXPORT, examine_torch
+from .silence import quietly
 
 __all__ = ["Opened", "evaluating", "frameworks", "is_torch", "open_module", "rewrite_advice", "run_on_example"]
 
@@ -66,15 +65,6 @@ def is_torch(model: Any) -> bool:
         return files.detect(model) is not None
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__}
     return bool(names & {"torch.nn.modules.module.Module", "torch.export.exported_program.ExportedProgram"})
-
-
-@contextlib.contextmanager
-def quietly(*, debug: bool = False) -> Iterator[None]:
-    """Runs the body without the log lines and warnings of PyTorch and litert-torch, which address their own authors."""
-    with converter_silenced(debug=debug), warnings.catch_warnings():
-        if not debug:
-            warnings.simplefilter("ignore")
-        yield
 
 
 def frameworks(name: str, *, debug: bool = False) -> tuple[Any, Any]:
